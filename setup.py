@@ -1,0 +1,43 @@
+"""Install the four packages of the GLAM reproduction: `pip install -e .` (add `[test]` for the test tools)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGES = ("lamorel", "lamorel_launcher", "experiments")
+
+setup(
+    name="glam-reproduction",
+    version="0.1.0",
+    description="GLAM and TWOSOME: language models as policies, trained online by PPO in text environments",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=[name for name in find_packages() if name.split(".")[0] in PACKAGES]
+    + find_packages("babyai-text", include=["babyai_text", "babyai_text.*"]),
+    package_dir={"babyai_text": "babyai-text/babyai_text"},
+    install_requires=[
+        "torch>=2.4,<3",
+        "transformers>=5.0,<6",
+        "accelerate>=1.0",
+        "peft>=0.15",
+        "tokenizers>=0.20",
+        "safetensors>=0.4",
+        "hydra-core>=1.3.2,<1.4",
+        "omegaconf>=2.3,<2.4",
+        "gymnasium>=1.1",
+        "minigrid>=3.0",
+        "numpy>=1.26",
+        "pandas>=2.1",
+        "matplotlib>=3.8",
+        "tensorboard>=2.14",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.13"],
+        "gym": ["gym==0.26.2"],  # registers the levels in the old `gym` as well
+        "quantization": ["bitsandbytes>=0.43"],  # lamorel_args.llm_args.load_in_4bit
+        "tracking": ["wandb>=0.17"],  # rl_script_args.wandb
+    },
+)

@@ -1,0 +1,34 @@
+"""Lamorel: a language model behind four verbs, score, generate, custom_module_fns and update, for an RL script.
+
+`import lamorel` and `lamorel.config` need neither torch nor transformers: the names below are imported at first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lamorel.caller import Caller, lamorel_init
+    from lamorel.initializer import BaseModelInitializer
+    from lamorel.module_function import BaseModuleFunction
+    from lamorel.updater import BaseUpdater
+
+__all__ = ["BaseModelInitializer", "BaseModuleFunction", "BaseUpdater", "Caller", "lamorel_init"]
+
+_HOME = {
+    "BaseModelInitializer": "lamorel.initializer",
+    "BaseModuleFunction": "lamorel.module_function",
+    "BaseUpdater": "lamorel.updater",
+    "Caller": "lamorel.caller",
+    "lamorel_init": "lamorel.caller",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the public names on first access (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'lamorel' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,172 @@
+"""The LLM side of a checkpoint: model, tokenizer, heads, optimizer.
+
+    folder/  config.json, model.safetensors, tokenizer files    Hugging Face format, loads with from_pretrained
+             adapter_config.json, adapter_model.safetensors     in place of the model, where there is a peft adapter
+             heads.safetensors                                  parameters and buffers of the module functions
+             optimizer.pt                                       state of the updater's optimizer, or of the updater
+
+Loading checks names and shapes of everything first and then copies into the tensors that are there: optimizers keep
+their references, and memory keeps torch's alignment, so that a resumed run repeats the original one bit for bit.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from lamorel.llm import LLMModule
+from lamorel.loading import quiet
+from lamorel.updater import BaseUpdater
+
+HEADS_FILE = "heads.safetensors"
+OPTIMIZER_FILE = "optimizer.pt"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint does not fit the live model; nothing was changed."""
+
+
+def save(folder: Path, llm: LLMModule, updater: BaseUpdater | None) -> None:
+    """Writes the files; synchronising them to disk is the caller's part."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_adapter_is_all(llm)
+    with quiet():
+        llm._LLM_model.save_pretrained(folder)
+        llm.encoder.tokenizer.save_pretrained(folder)
+    heads = {name: tensor.detach().cpu().clone() for name, tensor in llm._module_functions.state_dict().items()}
+    save_file(heads, folder / HEADS_FILE)
+    state = _updater_state(updater)
+    if state is not None:
+        torch.save(state, folder / OPTIMIZER_FILE)
+    else:
+        (folder / OPTIMIZER_FILE).unlink(missing_ok=True)
+
+
+def load(folder: Path, llm: LLMModule, updater: BaseUpdater | None) -> None:
+    """Restores the files into the live model, heads and updater.
+
+    Raises:
+        CheckpointError: the folder is not a checkpoint, or a name or shape differs; the live model is untouched.
+    """
+    if not (folder / HEADS_FILE).is_file():
+        raise CheckpointError(f"{folder} is not a checkpoint of Lamorel: it has no {HEADS_FILE}")
+    live_model, saved_model = _model_tensors(folder, llm._LLM_model)
+    live_heads, saved_heads = llm._module_functions.state_dict(), load_file(folder / HEADS_FILE)
+    _check_fit(folder, live_model, saved_model)
+    _check_fit(folder, live_heads, saved_heads)
+    state = _saved_updater_state(folder, updater)
+    with torch.no_grad():
+        for live, saved in ((live_model, saved_model), (live_heads, saved_heads)):
+            for name, tensor in live.items():
+                tensor.copy_(saved[name])
+    if state is not None:
+        assert updater is not None
+        _restore_updater(updater, state)
+
+
+def _has_adapter(model: Any) -> bool:
+    return hasattr(model, "peft_config")
+
+
+def _check_adapter_is_all(llm: LLMModule) -> None:
+    """With an adapter only the adapter is written, so nothing else of the model may be trained."""
+    if not _has_adapter(llm._LLM_model):
+        return
+    from peft import get_peft_model_state_dict
+
+    kept = {tensor.data_ptr() for tensor in get_peft_model_state_dict(llm._LLM_model).values()}
+    for name, parameter in llm._LLM_model.named_parameters():
+        if parameter.requires_grad and parameter.data_ptr() not in kept:
+            raise CheckpointError(
+                f"parameter {name} is trained but is no part of the adapter, so it would not be saved: freeze it, or "
+                f"name its module in the adapter's modules_to_save"
+            )
+
+
+def _model_tensors(folder: Path, model: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Live and saved tensors of the model, or of its adapter, by the same names."""
+    if _has_adapter(model):
+        from peft import get_peft_model_state_dict
+        from peft.utils import load_peft_weights
+
+        if not (folder / "adapter_config.json").is_file():
+            raise CheckpointError(f"{folder} holds no adapter, but the live model has one (llm_args.lora)")
+        return get_peft_model_state_dict(model), load_peft_weights(str(folder), device="cpu")
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} holds no whole model (config.json), but the live model has no adapter")
+    if getattr(model, "is_quantized", False):
+        raise CheckpointError("a quantised model is loaded from llm_args.model_path; only its adapter can be restored")
+    # Through from_pretrained, which knows about shards, tied weights and renamed tensors.
+    with quiet():
+        saved = type(model).from_pretrained(folder, dtype=model.dtype)
+    return model.state_dict(), saved.state_dict()
+
+
+def _check_fit(folder: Path, live: Mapping[str, torch.Tensor], saved: Mapping[str, torch.Tensor]) -> None:
+    for name in {**live, **saved}:
+        if name not in saved:
+            raise CheckpointError(f"{folder} has no tensor {name}, which the live model has")
+        if name not in live:
+            raise CheckpointError(f"{folder} has a tensor {name}, which the live model does not have")
+        if saved[name].shape != live[name].shape:
+            raise CheckpointError(
+                f"{folder}: tensor {name} has shape {tuple(saved[name].shape)}, but {tuple(live[name].shape)} in the "
+                f"live model: it was written by a model of another shape"
+            )
+
+
+def _updater_state(updater: BaseUpdater | None) -> dict[str, Any] | None:
+    """State of the updater, where it has one to keep."""
+    if updater is None:
+        return None
+    if hasattr(updater, "state_dict"):
+        return updater.state_dict()
+    optimizer = getattr(updater, "optimizer", None)
+    # Loaded, but the updater has not made its optimizer yet: what was loaded is still its state.
+    return updater._pending_optimizer_state if optimizer is None else optimizer.state_dict()
+
+
+def _saved_updater_state(folder: Path, updater: BaseUpdater | None) -> dict[str, Any] | None:
+    """The state to restore, checked against a live optimizer; None where nothing is to be restored."""
+    if updater is None:
+        return None
+    optimizer = getattr(updater, "optimizer", None)
+    path = folder / OPTIMIZER_FILE
+    if not path.is_file():
+        if optimizer is not None or hasattr(updater, "state_dict"):
+            raise CheckpointError(
+                f"{folder} has no {OPTIMIZER_FILE}, but {type(updater).__name__} has state to restore"
+            )
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(optimizer, torch.optim.Optimizer) and not hasattr(updater, "state_dict"):
+        _check_optimizer(path, optimizer, state)
+    return state
+
+
+def _check_optimizer(path: Path, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Raises CheckpointError where the groups of the saved optimizer, or the shapes of its moments, differ."""
+    live = [group["params"] for group in optimizer.param_groups]
+    saved = [group["params"] for group in state["param_groups"]]
+    sizes = [len(group) for group in saved], [len(group) for group in live]
+    if sizes[0] != sizes[1]:
+        raise CheckpointError(f"{path}: parameters per group are {sizes[0]}, but {sizes[1]} in the live optimizer")
+    for saved_group, live_group in zip(saved, live, strict=True):
+        for index, parameter in zip(saved_group, live_group, strict=True):
+            for name, value in state["state"].get(index, {}).items():
+                if isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape != parameter.shape:
+                    raise CheckpointError(
+                        f"{path}: {name} of parameter {index} has shape {tuple(value.shape)}, but the parameter has "
+                        f"{tuple(parameter.shape)} in the live optimizer"
+                    )
+
+
+def _restore_updater(updater: BaseUpdater, state: dict[str, Any]) -> None:
+    if hasattr(updater, "load_state_dict"):
+        updater.load_state_dict(state)
+    elif getattr(updater, "optimizer", None) is not None:
+        updater.optimizer.load_state_dict(state)  # type: ignore[attr-defined]
+    else:
+        updater._pending_optimizer_state = state

@@ -1,0 +1,30 @@
+"""User hooks that change the model once it is built: freeze weights, add adapters, load a checkpoint."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+class BaseModelInitializer:
+    """Base of `Caller(custom_model_initializer=...)`."""
+
+    def initialize_model(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model to use, usually `model` itself, changed.
+
+        Args:
+            model: the whole module: `model._LLM_model` is the Hugging Face model, `model._module_functions` the
+                heads by name, already initialised.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define initialize_model")
+
+
+class SequentialInitializer(BaseModelInitializer):
+    """Several initializers, applied in order."""
+
+    def __init__(self, initializers: Sequence[BaseModelInitializer]) -> None:
+        self._initializers = list(initializers)
+
+    def initialize_model(self, model: torch.nn.Module) -> torch.nn.Module:
+        for initializer in self._initializers:
+            model = initializer.initialize_model(model)
+        return model

@@ -1,0 +1,164 @@
+"""Builds the model and its tokenizer from `llm_args`."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.utils import logging as transformers_logging
+
+from lamorel.config import LamorelConfigError, LLMArgs, LoraArgs
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTO_CLASSES = {"seq2seq": transformers.AutoModelForSeq2SeqLM, "causal": transformers.AutoModelForCausalLM}
+_STREAMS = {"model": 0, "heads": 1}
+
+
+def check_device(args: LLMArgs) -> torch.device:
+    """The device of the model, after checking that this machine can do what `parallelism` and `load_in_4bit` ask.
+
+    Raises:
+        LamorelConfigError: no such GPU, or a package is missing; the message says what to change.
+    """
+    wanted = args.parallelism.model_parallelism_size
+    if args.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
+        raise LamorelConfigError("llm_args.load_in_4bit needs the package bitsandbytes: pip install bitsandbytes")
+    if not args.parallelism.use_gpu:
+        for key, asked in (("load_in_4bit", args.load_in_4bit), ("parallelism.model_parallelism_size", wanted > 1)):
+            if asked:
+                raise LamorelConfigError(f"llm_args.{key} needs a GPU: set llm_args.parallelism.use_gpu to true")
+        return torch.device("cpu")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found == 0:
+        raise LamorelConfigError(
+            "llm_args.parallelism.use_gpu is true, but torch finds no CUDA GPU here: set it to false, or run where "
+            "there is a GPU with a CUDA build of torch (python -c 'import torch; print(torch.cuda.is_available())')"
+        )
+    if found < wanted:
+        raise LamorelConfigError(
+            f"llm_args.parallelism.model_parallelism_size is {wanted}, but torch finds {found} GPU(s) here"
+        )
+    return torch.device("cuda", 0)
+
+
+def load_tokenizer(args: LLMArgs) -> Any:
+    """The tokenizer beside the model."""
+    assert args.model_path is not None
+    with quiet():
+        return transformers.AutoTokenizer.from_pretrained(
+            _location(args.model_path), trust_remote_code=args.trust_remote_code
+        )
+
+
+def load_model(args: LLMArgs, device: torch.device) -> Any:
+    """The model in eval mode on `device` (or spread from there on), with its LoRA adapter where one is asked for."""
+    with quiet(), seeded(args.seed, "model"):
+        model = _from_pretrained(args, device) if args.pretrained else _from_config(args)
+        if not args.load_in_4bit:
+            model = _place(model, args, device)
+        if args.lora is not None:
+            model = _add_lora(model, args.lora, args.model_type)
+    return model.eval()
+
+
+@contextmanager
+def seeded(seed: int, stream: str) -> Iterator[None]:
+    """Random numbers of torch seeded by `seed`, other ones per stream; the caller's random state is left as it was."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(len(_STREAMS) * seed + _STREAMS[stream])
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars where nobody watches them: they fill log files."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
+
+
+def _location(model_path: str) -> str:
+    folder = Path(model_path).expanduser()
+    return str(folder) if folder.is_dir() else model_path
+
+
+def _from_pretrained(args: LLMArgs, device: torch.device) -> Any:
+    options: dict[str, Any] = {}
+    if args.load_in_4bit:
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_compute_dtype=DTYPES[args.dtype]
+        )
+        spread = args.parallelism.model_parallelism_size
+        options["device_map"] = {"": device} if spread == 1 else "auto"
+        if spread > 1:
+            options["max_memory"] = _memory_of(spread)
+    assert args.model_path is not None
+    return _AUTO_CLASSES[args.model_type].from_pretrained(
+        _location(args.model_path),
+        dtype=DTYPES[args.dtype],
+        attn_implementation=args.attention,
+        trust_remote_code=args.trust_remote_code,
+        **options,
+    )
+
+
+def _from_config(args: LLMArgs) -> Any:
+    if args.load_in_4bit:
+        raise LamorelConfigError("llm_args.load_in_4bit needs pretrained weights: set llm_args.pretrained to true")
+    assert args.model_path is not None
+    config = transformers.AutoConfig.from_pretrained(
+        _location(args.model_path), trust_remote_code=args.trust_remote_code
+    )
+    return _AUTO_CLASSES[args.model_type].from_config(
+        config,
+        dtype=DTYPES[args.dtype],
+        attn_implementation=args.attention,
+        trust_remote_code=args.trust_remote_code,
+    )
+
+
+def _place(model: Any, args: LLMArgs, device: torch.device) -> Any:
+    """The model on its device, or spread over `model_parallelism_size` GPUs."""
+    spread = args.parallelism.model_parallelism_size
+    if spread > 1:
+        from accelerate import dispatch_model, infer_auto_device_map
+        from accelerate.utils import get_balanced_memory
+
+        whole = list(getattr(model, "_no_split_modules", None) or [])
+        memory = get_balanced_memory(model, max_memory=_memory_of(spread), no_split_module_classes=whole)
+        return dispatch_model(model, infer_auto_device_map(model, max_memory=memory, no_split_module_classes=whole))
+    model = model.to(device)
+    # Weights read from a safetensors file lie at any address of the mapped file, and kernels may round otherwise
+    # there than on memory that torch has aligned: a resumed run would differ in the last bit.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model
+
+
+def _memory_of(gpus: int) -> dict[int, int]:
+    """Free bytes of the first GPUs; the others are not to be used."""
+    return {i: torch.cuda.mem_get_info(i)[0] for i in range(gpus)}
+
+
+def _add_lora(model: Any, lora: LoraArgs, model_type: str) -> Any:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    targets = list(lora.target_modules) if isinstance(lora.target_modules, tuple) else lora.target_modules
+    config = LoraConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM if model_type == "seq2seq" else TaskType.CAUSAL_LM,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+    )
+    return get_peft_model(model, config)

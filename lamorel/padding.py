@@ -1,0 +1,34 @@
+"""Ragged token ids to rectangular batches. Masks say what is padding, never the ids."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class Padded(NamedTuple):
+    ids: torch.Tensor  # (rows, width) int64
+    mask: torch.Tensor  # (rows, width) int64, 1 on tokens
+
+
+def pad(rows: Sequence[Sequence[int]], *, fill: int, left: bool, device: torch.device) -> Padded:
+    """Rows of token ids padded with `fill` to the longest, on the left or on the right."""
+    width = max((len(row) for row in rows), default=0)
+    ids = np.full((len(rows), width), fill, dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=np.int64)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[i, place] = row
+        mask[i, place] = 1
+    return Padded(torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device))
+
+
+def concatenate(first: Padded, second: Padded) -> Padded:
+    """Two batches of the same rows, side by side."""
+    return Padded(torch.cat([first.ids, second.ids], dim=1), torch.cat([first.mask, second.mask], dim=1))
+
+
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """Position of every token among the tokens of its row, (rows, width); 0 on padding before the first."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)

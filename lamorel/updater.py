@@ -1,0 +1,114 @@
+"""Base of user code that trains the model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+LossFunction = Callable[..., torch.Tensor]
+
+
+class BaseUpdater:
+    """Base of `Caller(custom_updater=...)`.
+
+    `self._llm_module(keys, contexts=..., candidates=..., require_grad=True, minibatch_size=None, **kwargs)` runs the
+    model with gradients and returns what `Caller.custom_module_fns` does, on the model's device; `"__score"` is the
+    built-in key. `self._llm_module.module` holds `_LLM_model` and `_module_functions`. `self._llm_module.parameters()`
+    are what an optimizer takes.
+
+    An optimizer kept in the attribute `optimizer` is saved and restored with the checkpoint, also when it is made as
+    late as in the first `perform_update`. An updater with more state, or another place for it, defines `state_dict()`
+    and `load_state_dict(state)` instead (tensors, numbers, strings, lists and dicts).
+
+    Attributes:
+        tokens_per_chunk: token budget of one chunk of `accumulate`, contexts and candidates together.
+    """
+
+    tokens_per_chunk: int = 2048
+
+    _llm_module: Any = None
+    _pending_optimizer_state: dict[str, Any] | None = None
+
+    def setup(self) -> None:
+        """Called once, when `self._llm_module` is ready and before any update: the place to make an optimizer."""
+
+    def perform_update(
+        self, contexts: list[str], candidates: list[list[str]], _current_batch_ids: list[int], **kwargs: Any
+    ) -> Any:
+        """One update, with a loss that is a mean over `contexts`.
+
+        Args:
+            contexts: this process's share of the batch.
+            candidates: per context of the share.
+            _current_batch_ids: positions of the share in the whole batch; `kwargs["x"][_current_batch_ids]` aligns
+                with `contexts`.
+            **kwargs: what the caller of `Caller.update` gave, whole.
+
+        Returns:
+            Anything; `Caller.update` returns it in a list with one entry per LLM process.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define perform_update")
+
+    def accumulate(
+        self,
+        loss_fn: LossFunction,
+        keys: Sequence[str],
+        contexts: Sequence[str],
+        candidates: Sequence[Sequence[str]],
+        **rows: Any,
+    ) -> torch.Tensor:
+        """Back-propagates a mean of per-sample losses, chunk by chunk, so that memory holds one chunk's graph.
+
+        The gradients added to the parameters are those of `losses.mean()` in one graph. They are not zeroed before,
+        and no optimizer step is made.
+
+        Args:
+            loss_fn: `loss_fn(outputs, **rows)` -> (n,) losses of the n samples of a chunk. `outputs` is a list of n
+                dicts as `self._llm_module` returns them; `rows` are the given ones, cut to the same n samples.
+            keys, contexts, candidates: as for `self._llm_module`.
+            **rows: per-sample data, indexed along the first axis by the position in `contexts`: tensors (moved to the
+                model's device), numpy arrays or lists.
+
+        Returns:
+            The losses, detached, (len(contexts),), in the order of `contexts`.
+
+        Raises:
+            ValueError: a row has another length than `contexts`, or a loss another shape than (n,).
+        """
+        total = len(contexts)
+        for name, row in rows.items():
+            if len(row) != total:
+                raise ValueError(f"accumulate: row {name!r} has {len(row)} entries for {total} contexts")
+        losses: torch.Tensor | None = None
+        for chunk in self._llm_module.module.chunks(contexts, candidates, self.tokens_per_chunk):
+            outputs = self._llm_module(
+                keys,
+                contexts=[contexts[i] for i in chunk],
+                candidates=[candidates[i] for i in chunk],
+                require_grad=True,
+            )
+            device = next(iter(outputs[0].values())).device
+            loss = loss_fn(outputs, **{name: _take(row, chunk, device) for name, row in rows.items()})
+            if loss.shape != (len(chunk),):
+                raise ValueError(f"accumulate: the losses of {len(chunk)} samples have shape {tuple(loss.shape)}")
+            (loss.sum() / total).backward()
+            if losses is None:
+                losses = loss.new_empty(total)
+            losses[torch.tensor(chunk, device=loss.device)] = loss.detach()
+        return torch.empty(0) if losses is None else losses
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        # A checkpoint was loaded before this updater made its optimizer: hand it its state now.
+        if name == "optimizer" and value is not None and self._pending_optimizer_state is not None:
+            value.load_state_dict(self._pending_optimizer_state)
+            self._pending_optimizer_state = None
+
+
+def _take(row: Any, chunk: list[int], device: torch.device) -> Any:
+    """Entries `chunk` of per-sample data."""
+    if isinstance(row, torch.Tensor):
+        return row[torch.tensor(chunk, device=row.device)].to(device)
+    if isinstance(row, Mapping):
+        return {name: _take(part, chunk, device) for name, part in row.items()}
+    return [row[i] for i in chunk] if isinstance(row, Sequence) else row[chunk]

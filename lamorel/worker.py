@@ -1,0 +1,124 @@
+"""Owns the model, its heads and the updater, and answers one request at a time.
+
+Every public method is one message of the RL script: plain data in, plain data and CPU tensors out. `Caller` sends
+them to a worker in its own process.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lamorel import checkpoint
+from lamorel.config import LamorelConfig
+from lamorel.generation import generate
+from lamorel.initializer import BaseModelInitializer
+from lamorel.llm import LLMModule, Outputs
+from lamorel.loading import check_device, load_model, load_tokenizer, seeded
+from lamorel.module_function import BaseModuleFunction
+from lamorel.tokenization import TextEncoder
+from lamorel.updater import BaseUpdater
+
+logger = logging.getLogger(__name__)
+
+
+class LocalModule(torch.nn.Module):
+    """What an updater calls: the LLM module, reached by `.module` as in DistributedDataParallel."""
+
+    def __init__(self, module: LLMModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> list[Outputs]:
+        return self.module(*args, **kwargs)
+
+
+class Worker:
+    """One LLM process's state."""
+
+    def __init__(
+        self,
+        config: LamorelConfig,
+        updater: BaseUpdater | None,
+        functions: Mapping[str, BaseModuleFunction],
+        initializer: BaseModelInitializer | None,
+    ) -> None:
+        args = config.llm_args
+        self._parallelism = args.parallelism
+        device = check_device(args)
+        encoder = TextEncoder(load_tokenizer(args), add_bos=args.add_bos, candidate_prefix=args.candidate_prefix)
+        model = load_model(args, device)
+        with seeded(args.seed, "heads"):
+            for function in functions.values():
+                function.device = device
+                function.llm_config = model.config
+                function.initialize()
+            module: Any = LLMModule(model, encoder, dict(functions), args)
+            if initializer is not None:
+                module = initializer.initialize_model(module)
+        self._llm = LocalModule(module.eval())
+        self._updater = updater
+        if updater is not None:
+            updater._llm_module = self._llm
+            updater.setup()
+        logger.info("loaded %s (%s, %s)", args.model_path, type(model).__name__, device)
+
+    def outputs(
+        self,
+        keys: Sequence[str],
+        contexts: Sequence[str],
+        candidates: Sequence[Sequence[str]] | None,
+        kwargs: Mapping[str, Any],
+    ) -> list[Outputs]:
+        """Built-in keys and module functions, without gradient; per context a dict of CPU tensors."""
+        results = self._llm(keys, contexts=contexts, candidates=candidates, **kwargs)
+        results = [{key: value.cpu() for key, value in result.items()} for result in results]
+        self._after_scoring()
+        return results
+
+    def generate(
+        self, contexts: Sequence[str], return_logprobs: bool, kwargs: Mapping[str, Any]
+    ) -> list[list[dict[str, Any]]]:
+        """Texts that continue the contexts."""
+        return generate(self._llm.module, contexts, return_logprobs=return_logprobs, options=dict(kwargs))
+
+    def update(self, contexts: Sequence[str], candidates: Sequence[list[str]], kwargs: Mapping[str, Any]) -> list[Any]:
+        """What the updater returns, in a list with one entry per LLM process that had a share."""
+        if self._updater is None:
+            raise RuntimeError("update needs an updater: Caller(config, custom_updater=...)")
+        if len(contexts) != len(candidates):
+            raise ValueError(f"update: {len(contexts)} contexts, but {len(candidates)} lists of candidates")
+        if len(contexts) == 0:
+            return []
+        batch_ids = list(range(len(contexts)))
+        result = self._updater.perform_update(list(contexts), list(candidates), _current_batch_ids=batch_ids, **kwargs)
+        if self._updater._pending_optimizer_state is not None:
+            raise RuntimeError(
+                f"{type(self._updater).__name__} was updated without the optimizer state of the loaded checkpoint: "
+                f"keep the optimizer in the attribute `optimizer`, or define state_dict and load_state_dict"
+            )
+        return [result]
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the LLM side of a checkpoint into `folder`, made if need be."""
+        checkpoint.save(Path(folder), self._llm.module, self._updater)
+
+    def load(self, folder: str | Path) -> None:
+        """Restores what `save` wrote, in place."""
+        checkpoint.load(Path(folder), self._llm.module, self._updater)
+
+    def close(self) -> None:
+        """Lets go of the model, so that another one fits into memory."""
+        if self._updater is not None:
+            self._updater._llm_module = None
+        del self._llm, self._updater
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def _after_scoring(self) -> None:
+        if self._parallelism.use_gpu and self._parallelism.synchronize_gpus_after_scoring:
+            torch.cuda.synchronize()
+        if self._parallelism.use_gpu and self._parallelism.empty_cuda_cache_after_scoring:
+            torch.cuda.empty_cache()

@@ -1,0 +1,69 @@
+"""`make` and `make_vec`: any MiniGrid or BabyAI level, with text."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+
+from babyai_text.registration import LEVELS
+from babyai_text.replay import ReplayState
+from babyai_text.text import TextInfo
+from babyai_text.vector import ProcessEpisodes, SyncEpisodes, make_vec_from
+
+_UNKNOWN_OPTION = re.compile(r"(?:unexpected keyword|multiple values for (?:keyword )?) ?argument '(\w+)'")
+
+
+def make(level: str, *, language: str | None = None, walls: str = "published", **options: Any) -> ReplayState:
+    """Make one environment whose info carries `descriptions` and whose state can be saved.
+
+    Args:
+        level: an id of this package, or any other MiniGrid or BabyAI id.
+        language: "english" or "french"; None takes the level's own, which is English where it has none.
+        walls: "published" or "all", see `describe`.
+        options: go to the environment's constructor: max_steps, task_kind, num_dists, render_mode, ...
+
+    Raises:
+        gymnasium.error.NameNotFound: unknown `level`; the message lists near names.
+        TypeError: an option that the level does not take, or a level that is not a MiniGrid environment.
+        ValueError: an option's value that is not allowed.
+    """
+    if level not in gym.registry:
+        near = difflib.get_close_matches(level, gym.registry, n=5)
+        hint = f"; near names: {', '.join(near)}" if near else ""
+        raise gym.error.NameNotFound(f"no environment is called {level!r}{hint}")
+    if level in LEVELS:  # these come with text
+        text_options = {"walls": walls} if language is None else {"walls": walls, "language": language}
+        return ReplayState(_make(level, options | text_options))
+    return ReplayState(TextInfo(_make(level, options), language or "english", walls))
+
+
+def make_vec(
+    level: str,
+    num_envs: int,
+    *,
+    seeds: Sequence[int],
+    language: str | None = None,
+    backend: str = "sync",
+    episode_seeds: Sequence[Sequence[int]] | None = None,
+    **options: Any,
+) -> SyncEpisodes | ProcessEpisodes:
+    """`num_envs` environments of `make(level, language=language, **options)` as one vector environment.
+
+    The seeds, the backends and what `reset` and `step` return are described in `babyai_text.vector`.
+    """
+    makers = [partial(make, level, language=language, **options)] * num_envs
+    return make_vec_from(makers, seeds=seeds, episode_seeds=episode_seeds, backend=backend)
+
+
+def _make(level: str, options: dict[str, Any]) -> gym.Env:
+    """gymnasium.make, but an option that the level does not take is named in one line."""
+    try:
+        return gym.make(level, disable_env_checker=True, **options)
+    except TypeError as error:
+        unknown = _UNKNOWN_OPTION.search(str(error))
+        if unknown is None:
+            raise
+        raise TypeError(f"{level} takes no option {unknown[1]!r}") from None

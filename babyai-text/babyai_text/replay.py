@@ -1,0 +1,107 @@
+"""Saving and restoring any gymnasium environment: its random generator at the episode's reset and the actions since.
+
+Nothing here knows about MiniGrid or text. It works for every environment whose only source of chance is `np_random`;
+one that keeps more than that across episodes offers it as a JSON-able, assignable `instance_state`.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+
+ResetReturn = tuple[Any, dict[str, Any]]  # observation, info
+
+
+class ReplayState(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Adds `get_state() -> dict` (JSON-able) and `set_state(dict) -> (observation, info)`.
+
+    Restoring plays the running episode again, so it costs as much as the steps taken in it. Afterwards everything goes
+    on as it would have: this episode, and the later ones of the generator's stream.
+    """
+
+    def __init__(self, env: gym.Env):
+        RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+        self._start: dict[str, Any] | None = None  # how to repeat the last reset
+        self._actions: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetReturn:
+        self._start = {
+            "env": self.spec.id if self.spec else None,
+            "seed": seed,
+            "generator": self.unwrapped.np_random.bit_generator.state if seed is None else None,
+            "instance": getattr(self.unwrapped, "instance_state", None),
+            "options": options,
+        }
+        self._actions = []
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        self._actions.append(action.tolist() if isinstance(action, np.ndarray | np.generic) else action)
+        return self.env.step(action)
+
+    def get_state(self) -> dict[str, Any]:
+        """What `set_state` needs, in the same process or another one.
+
+        Raises:
+            gymnasium.error.ResetNeeded: there is no episode yet.
+        """
+        if self._start is None:
+            raise gym.error.ResetNeeded("get_state needs an episode: call reset first")
+        return {**self._start, "actions": list(self._actions)}
+
+    def set_state(self, state: dict[str, Any]) -> ResetReturn:
+        """Go back to a saved state; returns the observation and info of its last reset or step.
+
+        Raises:
+            ValueError: the state was saved by an environment with another id.
+        """
+        env_id = self.spec.id if self.spec else None
+        if state["env"] != env_id:
+            raise ValueError(f"this state was saved by {state['env']}, not by {env_id}")
+        if state["generator"] is not None:
+            self.unwrapped.np_random.bit_generator.state = state["generator"]
+        if hasattr(self.unwrapped, "instance_state"):
+            self.unwrapped.instance_state = state["instance"]
+        observation, info = self.reset(seed=state["seed"], options=state["options"])
+        for action in state["actions"]:
+            array_or_plain = np.asarray(action, self.action_space.dtype) if isinstance(action, list) else action
+            observation, _, _, _, info = self.step(array_or_plain)
+        return observation, info
+
+
+class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
+    """Resets with given seeds, one per episode; when they are used up, episodes continue the last seed's stream.
+
+    A seed passed to `reset` starts a new stream, and the seeds still waiting are dropped.
+
+    Attributes:
+        state_for_reset: set it, and the next reset restores this state (of `get_state`) instead of starting an episode.
+            A vector environment has no other way to hand each of its environments something of its own.
+    """
+
+    env: ReplayState
+
+    def __init__(self, env: ReplayState, seeds: list[int]):
+        super().__init__(env)
+        self._waiting_seeds = list(seeds)
+        self.state_for_reset: dict[str, Any] | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetReturn:
+        if self.state_for_reset is not None:
+            state, self.state_for_reset = self.state_for_reset, None
+            return self.set_state(state)
+        if seed is not None:
+            self._waiting_seeds = []
+        elif self._waiting_seeds:
+            seed = self._waiting_seeds.pop(0)
+        return self.env.reset(seed=seed, options=options)
+
+    def get_state(self) -> dict[str, Any]:
+        """The state of the episode, and the seeds of those to come."""
+        return {"waiting_seeds": list(self._waiting_seeds), "episode": self.env.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> ResetReturn:
+        self._waiting_seeds = list(state["waiting_seeds"])
+        return self.env.set_state(state["episode"])

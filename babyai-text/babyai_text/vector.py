@@ -1,0 +1,85 @@
+"""Vector environments with given seeds and a state that can be saved, for any gymnasium environment.
+
+They are gymnasium's own, in autoreset mode SAME_STEP: when an episode ends, reward and flags of that step belong to it,
+observation and info already to the next one. What the last state of the ended episode said is in `infos["final_info"]`
+and `infos["final_obs"]`, where the mask `infos["_final_info"]` is true.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import index
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+from babyai_text.description import check_choice
+from babyai_text.replay import ReplayState, SeededEpisodes
+
+BACKENDS = ("sync", "process")
+
+
+class SyncEpisodes(SyncVectorEnv):
+    """All environments in this process, one after the other."""
+
+    def get_state(self) -> list[dict[str, Any]]:
+        """One JSON-able dict per environment."""
+        return list(self.call("get_state"))
+
+    def set_state(self, states: Sequence[dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
+        """Restore every environment; returns (observations, infos) of the restored states as `reset` would."""
+        self.set_attr("state_for_reset", list(states))
+        return self.reset()
+
+
+class ProcessEpisodes(AsyncVectorEnv):
+    """Every environment in a process of its own: worth it only where a step costs more than a message, about 0.2 ms."""
+
+    def get_state(self) -> list[dict[str, Any]]:
+        """One JSON-able dict per environment."""
+        return list(self.call("get_state"))
+
+    def set_state(self, states: Sequence[dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
+        """Restore every environment; returns (observations, infos) of the restored states as `reset` would."""
+        self.set_attr("state_for_reset", list(states))
+        return self.reset()
+
+
+def make_vec_from(
+    make_env: Sequence[Callable[[], gym.Env]],
+    *,
+    seeds: Sequence[int],
+    episode_seeds: Sequence[Sequence[int]] | None = None,
+    backend: str = "sync",
+) -> SyncEpisodes | ProcessEpisodes:
+    """A vector environment of `make_env[0]()`, `make_env[1]()`, ...: call `reset()`, then `step(actions)`.
+
+    Args:
+        make_env: one maker per environment; all must have the same spaces.
+        seeds: one per environment, used at its first reset; later episodes continue that random stream.
+        episode_seeds: one list per environment. Its episodes are reset with the seeds of the list, one after the other;
+            then they continue the stream. An environment whose list is empty starts from its entry in `seeds`.
+        backend: "sync" (in this process) or "process" (one worker process each).
+
+    Raises:
+        ValueError: unknown backend, or the number of seeds or of seed lists is not the number of environments.
+    """
+    check_choice("backend", backend, BACKENDS)
+    lists = [[]] * len(seeds) if episode_seeds is None else episode_seeds
+    if not len(make_env) == len(seeds) == len(lists):
+        raise ValueError(
+            f"{len(make_env)} environments, but {len(seeds)} seeds and {len(lists)} lists of episode seeds"
+        )
+    makers = [
+        partial(_seeded, make_one, [index(seed) for seed in (own_list if len(own_list) else [first_seed])])
+        for make_one, first_seed, own_list in zip(make_env, seeds, lists, strict=True)
+    ]
+    if backend == "sync":
+        return SyncEpisodes(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+    # shared memory would return texts as blanks
+    return ProcessEpisodes(makers, shared_memory=False, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _seeded(make_one: Callable[[], gym.Env], seeds: list[int]) -> SeededEpisodes:
+    env = make_one()
+    return SeededEpisodes(env if isinstance(env, ReplayState) else ReplayState(env), seeds)

@@ -1,0 +1,1 @@
+"""The agents: bot and random for comparison, PPO over an LLM."""

@@ -1,0 +1,56 @@
+"""Plays what minigrid's BabyAI bot advises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from minigrid.utils.baby_ai_bot import BabyAIBot
+
+from experiments.errors import UserError
+from experiments.prompters import TextState
+from experiments.prompters.glam_prompter import CANONICAL_ACTIONS
+
+
+class BotAdvice(gym.Wrapper):
+    """Adds `info["bot_action"]`, the bot's choice in the state that the info describes.
+
+    The bot sits beside its environment, so that it also works in worker processes.
+    """
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        observation, info = self.env.reset(**kwargs)
+        self.bot = BabyAIBot(self.env)
+        self.advice = int(self.bot.replan())
+        return observation, {**info, "bot_action": self.advice}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        followed = int(action) == self.advice
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if not (terminated or truncated):
+            # the bot is told of an action only when it was another one than its own
+            self.advice = int(self.bot.replan() if followed else self.bot.replan(int(action)))
+        return observation, reward, terminated, truncated, {**info, "bot_action": self.advice}
+
+
+class BotAgent:
+    """The expert; needs `BotAdvice` around every environment."""
+
+    name = "bot"
+    env_wrapper = BotAdvice
+
+    def act(self, states: Sequence[TextState], infos: Sequence[dict[str, Any]], uniforms: np.ndarray) -> np.ndarray:
+        """Raises UserError where the bot's action is not in the action list."""
+        choices = []
+        for state, info in zip(states, infos, strict=True):
+            action = int(info["bot_action"])
+            if action not in state.action_ids:
+                name = CANONICAL_ACTIONS[action] if action < len(CANONICAL_ACTIONS) else "done"
+                raise UserError(f"rl_script_args.action_space: the bot needs {name}, add it or choose another level")
+            choices.append(state.action_ids.index(action))
+        return np.array(choices)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,185 @@
+"""PPO without its network: collect a rollout, estimate advantages, run epochs of minibatches.
+
+An agent adds how to see (`_first_observations`, `_next_observations`), how to decide (`_decide`) and how to take one
+gradient step (`_minibatch_step`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.agents.ppo.advantages import compute_gae
+from experiments.agents.ppo.rollout import Rollout, Samples
+from experiments.episodes import EpisodeCounter, sample_actions
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Settings of the loop around the gradient step; see configs/base.yaml for their meaning."""
+
+    steps_per_env: int
+    gamma: float
+    gae_lambda: float
+    reward_scale: float
+    epochs: int
+    batch_size: int
+    bootstrap_timeouts: bool
+    normalize_advantages: bool
+    target_kl: float | None
+
+
+class Decision(NamedTuple):
+    """What a policy says of N states."""
+
+    log_probs: Tensor  # (N, A), -inf where a state has fewer than A candidates
+    values: Tensor  # (N,)
+
+
+class BasePPOAgent(ABC):
+    """Collects with `collect_rollout`, learns with `update`; `get_state`/`set_state` carry all it needs to go on.
+
+    Args:
+        envs: vector environment (SAME_STEP autoreset).
+        config: the loop's settings.
+        seed: of action sampling and minibatch order, two independent streams.
+    """
+
+    def __init__(self, envs: Any, config: PPOConfig, seed: int) -> None:
+        self.envs = envs
+        self.config = config
+        sampling, order = np.random.SeedSequence(seed).spawn(2)
+        self.sampling = np.random.default_rng(sampling)
+        self.order = np.random.default_rng(order)
+        self.counter = EpisodeCounter.empty(envs.num_envs)
+        self.observations: list[Any] = []
+
+    # -- what an agent adds ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _first_observations(self) -> list[Any]:
+        """Reset the environments; one observation per environment."""
+
+    @abstractmethod
+    def _next_observations(self, actions: np.ndarray, step: tuple) -> tuple[list[Any], list[Any]]:
+        """The observations after a vector step, and of every environment the one it acted its way to: that is the
+        finished episode's last state where an episode ended (the first list then holds the new episode's first)."""
+
+    @abstractmethod
+    def _decide(self, observations: list[Any]) -> Decision:
+        """The policy and the value of N states, without gradient."""
+
+    @abstractmethod
+    def _environment_actions(self, actions: np.ndarray) -> np.ndarray:
+        """What the environments are sent for the chosen candidates of `self.observations`."""
+
+    @abstractmethod
+    def _minibatch_step(self, samples: Samples) -> dict[str, float]:
+        """One gradient step; the returned dict holds at least `approx_kl`."""
+
+    # -- collect --------------------------------------------------------------------------------------------------
+
+    def collect_rollout(self) -> Rollout:
+        """Act `steps_per_env` steps in every environment with the present policy."""
+        if not self.observations:
+            self.observations = self._first_observations()
+        seen, columns, episodes = [], defaultdict(list), []
+        for _ in range(self.config.steps_per_env):
+            decision = self._decide(self.observations)
+            actions = sample_actions(decision.log_probs.numpy(), self.sampling.random(len(self.observations)))
+            step = self.envs.step(self._environment_actions(actions))
+            _, rewards, terminated, truncated, infos = step
+            ended = terminated | truncated
+            seen.append(self.observations)
+            self.observations, reached = self._next_observations(actions, step)
+            taken = torch.as_tensor(actions)
+            columns["actions"].append(taken)
+            columns["log_probs"].append(decision.log_probs.gather(1, taken[:, None])[:, 0])
+            columns["values"].append(decision.values)
+            columns["rewards"].append(torch.as_tensor(rewards, dtype=torch.float32) * self.config.reward_scale)
+            columns["ends"].append(torch.as_tensor(ended))
+            columns["end_values"].append(self._timeout_values(reached, truncated & ~terminated))
+            columns["durations"].append(action_durations(infos, ended))
+            episodes += self.counter.step(rewards, terminated, truncated).values()
+        stacked = {name: torch.stack(rows) for name, rows in columns.items()}
+        return Rollout(seen, **stacked, last_values=self._decide(self.observations).values, episodes=episodes)
+
+    def _timeout_values(self, reached: list[Any], timed_out: np.ndarray) -> Tensor:
+        """(N,) value of the last state of the episodes that ran out of time, where they are bootstrapped; else 0."""
+        values = torch.zeros(len(reached))
+        which = np.flatnonzero(timed_out) if self.config.bootstrap_timeouts else np.array([], dtype=int)
+        if len(which):
+            values[torch.as_tensor(which)] = self._decide([reached[i] for i in which]).values
+        return values
+
+    # -- learn ----------------------------------------------------------------------------------------------------
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Advantages, then epochs of minibatches; returns the means of what the gradient steps report."""
+        advantages = compute_gae(
+            rollout.rewards,
+            rollout.values,
+            rollout.ends,
+            rollout.last_values,
+            gamma=self.config.gamma,
+            lam=self.config.gae_lambda,
+            end_values=rollout.end_values,
+            durations=rollout.durations,
+        )
+        samples = rollout.samples(advantages)
+        if self.config.normalize_advantages:
+            a = samples.advantages
+            samples = samples._replace(advantages=(a - a.mean()) / (a.std(correction=0) + 1e-8))
+        steps = []
+        for minibatch in self._minibatches(rollout.frames):
+            steps.append(self._minibatch_step(samples.select(minibatch)))
+            if self.config.target_kl is not None and steps[-1]["approx_kl"] > self.config.target_kl:
+                break
+        stats = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+        return {**stats, "first_ratio_error": steps[0]["ratio_error"], "gradient_steps": float(len(steps))}
+
+    def _minibatches(self, frames: int):
+        """Index arrays: a new seeded permutation per epoch, cut into slices of `batch_size` (the last may be short)."""
+        for _ in range(self.config.epochs):
+            order = self.order.permutation(frames)
+            for start in range(0, frames, self.config.batch_size):
+                yield order[start : start + self.config.batch_size]
+
+    # -- resume ---------------------------------------------------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """JSON-able: environments, running episodes and random generators."""
+        return {
+            "environments": self.envs.get_state() if self.observations else None,
+            "counter": {"returns": self.counter.returns, "frames": self.counter.frames},
+            "sampling": self.sampling.bit_generator.state,
+            "order": self.order.bit_generator.state,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue where `get_state` was taken; subclasses put back their observations."""
+        if state["environments"] is not None:
+            self.envs.set_state(state["environments"])
+        self.counter = EpisodeCounter(list(state["counter"]["returns"]), list(state["counter"]["frames"]))
+        self.sampling.bit_generator.state = state["sampling"]
+        self.order.bit_generator.state = state["order"]
+
+
+def action_durations(infos: dict[str, Any], ended: np.ndarray) -> Tensor:
+    """(N,) long: `info["duration"]` of the step just taken, 1 where an environment does not tell.
+
+    At an episode's end the step's own info is `final_info`; the info beside it belongs to the new episode.
+    """
+    durations = torch.ones(len(ended), dtype=torch.long)
+    final = infos.get("final_info", {})
+    for i, has_ended in enumerate(ended):
+        source = final if has_ended else infos
+        if "duration" in source and source.get("_duration", np.ones(len(ended), dtype=bool))[i]:
+            durations[i] = int(source["duration"][i])
+    return durations

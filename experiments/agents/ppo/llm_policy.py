@@ -1,0 +1,69 @@
+"""What the LLM's outputs mean for acting and updating: the same few lines serve both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.agents.ppo.action_scores import SCORE_RULES, candidate_outputs, log_policy
+from experiments.agents.ppo.heads import ActionHead, ValueHead
+from experiments.errors import UserError
+
+VALUE, ACTION_LOGITS = "value", "action_logits"
+
+
+@dataclass(frozen=True)
+class LLMPolicy:
+    """How scores become a policy.
+
+    Attributes:
+        score_rule: a name of `SCORE_RULES`; not used with action heads.
+        temperature: divides the scores.
+        action_heads: number of actions of the MLP that replaces scoring; None scores candidates.
+        detach_value: True keeps the value's gradient out of the LLM.
+    """
+
+    score_rule: str = "sum"
+    temperature: float = 1.0
+    action_heads: int | None = None
+    detach_value: bool = False
+
+    def module_functions(self) -> dict[str, Any]:
+        """The heads to register with lamorel."""
+        heads: dict[str, Any] = {VALUE: ValueHead(detach=self.detach_value)}
+        if self.action_heads is not None:
+            heads[ACTION_LOGITS] = ActionHead(self.action_heads)
+        return heads
+
+    @property
+    def policy_keys(self) -> list[str]:
+        """The outputs that the policy reads."""
+        return [ACTION_LOGITS] if self.action_heads is not None else list(SCORE_RULES[self.score_rule][1])
+
+    def log_probs(self, outputs: Sequence[dict[str, Tensor]], candidates: Sequence[list[str]]) -> Tensor:
+        """(B, A) log-probabilities of each state's candidates, -inf where a state has fewer than A.
+
+        Raises:
+            UserError: a state offers another number of actions than the action heads have.
+        """
+        if self.action_heads is not None:
+            offered = {len(texts) for texts in candidates} - {self.action_heads}
+            if offered:
+                raise UserError(
+                    f"rl_script_args.use_action_heads: a state offers {min(offered)} actions, the heads have "
+                    f"{self.action_heads}; score candidates instead (use_action_heads=false)"
+                )
+            scores = [row[ACTION_LOGITS].reshape(-1) for row in outputs]
+        else:
+            formula = SCORE_RULES[self.score_rule][0]
+            scores = [formula(candidate_outputs(row, texts)) for row, texts in zip(outputs, candidates, strict=True)]
+        return log_policy(scores, self.temperature)
+
+    @staticmethod
+    def values(outputs: Sequence[dict[str, Tensor]]) -> Tensor:
+        """(B,)"""
+        return torch.cat([row[VALUE].reshape(1) for row in outputs])

@@ -1,0 +1,89 @@
+"""GLAM: an LLM that scores every action of every state, trained by PPO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.agents.ppo.base_ppo_agent import BasePPOAgent, Decision, PPOConfig
+from experiments.agents.ppo.llm_policy import VALUE, LLMPolicy
+from experiments.agents.ppo.rollout import Samples
+from experiments.prompters import Prompter, TextState
+from experiments.prompters.stepping import advance_prompters, start_prompters
+from lamorel import Caller
+
+
+def decide(caller: Caller, policy: LLMPolicy, states: Sequence[TextState]) -> Decision:
+    """The policy and the value of N states under the LLM, on the CPU and without gradient."""
+    candidates = [state.candidates for state in states]
+    outputs = caller.custom_module_fns([*policy.policy_keys, VALUE], [state.prompt for state in states], candidates)
+    with torch.no_grad():
+        return Decision(policy.log_probs(outputs, candidates).float().cpu(), policy.values(outputs).float().cpu())
+
+
+class LLMPPOAgent(BasePPOAgent):
+    """PPO over the LLM behind a `Caller`; its observations are `TextState`s.
+
+    Args:
+        envs: vector environment whose info carries descriptions, or prompt and actions.
+        prompters: one per environment.
+        caller: with `policy.module_functions()` and a `PPOUpdater` of the same policy.
+    """
+
+    def __init__(
+        self,
+        envs: Any,
+        prompters: Sequence[Prompter],
+        caller: Caller,
+        policy: LLMPolicy,
+        config: PPOConfig,
+        *,
+        seed: int,
+    ) -> None:
+        super().__init__(envs, config, seed)
+        self.prompters = list(prompters)
+        self.caller = caller
+        self.policy = policy
+
+    def _first_observations(self) -> list[TextState]:
+        observations, infos = self.envs.reset()
+        return start_prompters(self.prompters, observations, infos)
+
+    def _next_observations(self, actions: np.ndarray, step: tuple) -> tuple[list[TextState], list[TextState]]:
+        observations, _, terminated, truncated, infos = step
+        return advance_prompters(self.prompters, actions, observations, terminated | truncated, infos)
+
+    def _environment_actions(self, actions: np.ndarray) -> np.ndarray:
+        return np.array([state.action_ids[a] for state, a in zip(self.observations, actions, strict=True)])
+
+    def _decide(self, observations: list[TextState]) -> Decision:
+        return decide(self.caller, self.policy, observations)
+
+    def _minibatch_step(self, samples: Samples) -> dict[str, float]:
+        rows = {name: column for name, column in samples._asdict().items() if name != "observations"}
+        results = self.caller.update(
+            [state.prompt for state in samples.observations],
+            [state.candidates for state in samples.observations],
+            **rows,
+        )
+        shares = [result for result in results if result]  # an LLM process without a share reports nothing
+        total = sum(share["samples"] for share in shares)
+        means = {key: sum(share[key] * share["samples"] for share in shares) / total for key in shares[0]}
+        return {**means, "ratio_error": max(share["ratio_error"] for share in shares), "samples": total}
+
+    def get_state(self) -> dict[str, Any]:
+        return {**super().get_state(), "prompters": [prompter.get_state() for prompter in self.prompters]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        for prompter, saved in zip(self.prompters, state["prompters"], strict=True):
+            prompter.set_state(saved)
+        self.observations = [prompter.state() for prompter in self.prompters] if state["environments"] else []
+
+    def probabilities(self, states: Sequence[TextState]) -> Tensor:
+        """(N, A) action probabilities of given states, for distrib.csv."""
+        return self._decide(list(states)).log_probs.exp()

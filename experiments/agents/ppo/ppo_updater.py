@@ -1,0 +1,119 @@
+"""One gradient step of PPO, run by every LLM process on its share of a minibatch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.agents.ppo.action_scores import entropy
+from experiments.agents.ppo.llm_policy import VALUE, LLMPolicy
+from experiments.agents.ppo.losses import approximate_kl, broadcast_value_loss, policy_loss, value_loss
+from lamorel import BaseUpdater
+
+ROWS = ("actions", "old_log_probs", "old_values", "advantages", "returns")  # per-sample tensors of a minibatch
+TERMS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "ratio_error")
+
+
+@dataclass(frozen=True)
+class PPOUpdateConfig:
+    """Settings of the gradient step; see configs/base.yaml for their meaning."""
+
+    lr: float
+    value_lr: float | None
+    betas: tuple[float, float]
+    adam_eps: float
+    clip_eps: float
+    entropy_coef: float
+    value_loss_coef: float
+    max_grad_norm: float
+    critic_broadcast: bool
+
+
+class PPOUpdater(BaseUpdater):
+    """Loss = mean(policy loss) - entropy_coef * mean(entropy) + value_loss_coef * mean(value loss); one Adam over all."""
+
+    def __init__(self, config: PPOUpdateConfig, policy: LLMPolicy) -> None:
+        super().__init__()
+        self.config = config
+        self.policy = policy
+
+    def setup(self) -> None:
+        """Make the optimiser before a checkpoint may be loaded into it."""
+        llm, heads = [], []
+        for name, parameter in self._llm_module.module.named_parameters():
+            if parameter.requires_grad:
+                (heads if name.startswith("_module_functions") else llm).append(parameter)
+        value_lr = self.config.lr if self.config.value_lr is None else self.config.value_lr
+        groups = [{"params": llm, "lr": self.config.lr}, {"params": heads, "lr": value_lr}]
+        self.parameters = llm + heads
+        self.optimizer = torch.optim.Adam(
+            [group for group in groups if group["params"]], betas=self.config.betas, eps=self.config.adam_eps
+        )
+
+    def perform_update(
+        self, contexts: list[str], candidates: list[list[str]], _current_batch_ids: Any, **kwargs: Any
+    ) -> dict[str, float]:
+        """One step on this share. `kwargs` holds the whole minibatch's tensors named in `ROWS`, each (M,).
+
+        Returns:
+            means over the share of `TERMS`, its size `samples`, the loss, and the gradient norm before clipping.
+        """
+        rows = {name: kwargs[name][_current_batch_ids] for name in ROWS}
+        sums = dict.fromkeys(TERMS, 0.0)
+        value_targets = (kwargs["old_values"], kwargs["returns"]) if self.config.critic_broadcast else None
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accumulate(
+            partial(self._sample_losses, sums=sums, value_targets=value_targets),
+            [*self.policy.policy_keys, VALUE],
+            contexts,
+            candidates,
+            texts=candidates,
+            **rows,
+        )
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        self.optimizer.step()
+        means = {name: total / len(contexts) for name, total in sums.items() if name != "ratio_error"}
+        loss = (
+            means["policy_loss"]
+            - self.config.entropy_coef * means["entropy"]
+            + self.config.value_loss_coef * means["value_loss"]
+        )
+        extra = {"ratio_error": sums["ratio_error"], "loss": loss, "grad_norm": float(grad_norm)}
+        return {**means, **extra, "samples": float(len(contexts))}
+
+    def _sample_losses(
+        self,
+        outputs: list[dict[str, Tensor]],
+        *,
+        sums: dict[str, float],
+        value_targets: tuple[Tensor, Tensor] | None,
+        texts: list[list[str]],
+        actions: Tensor,
+        old_log_probs: Tensor,
+        old_values: Tensor,
+        advantages: Tensor,
+        returns: Tensor,
+    ) -> Tensor:
+        """(n,) losses of a chunk of samples; adds up what is logged."""
+        clip = self.config.clip_eps
+        log_policy, values = self.policy.log_probs(outputs, texts), self.policy.values(outputs)
+        log_probs = log_policy.gather(1, actions[:, None])[:, 0]
+        policy = policy_loss(log_probs, old_log_probs, advantages, clip=clip)
+        if value_targets is None:
+            value = value_loss(values, old_values, returns, clip=clip)
+        else:
+            all_old, all_returns = (targets.to(values.device) for targets in value_targets)
+            value = broadcast_value_loss(values, all_old, all_returns, clip=clip)
+        entropies = entropy(log_policy)
+        with torch.no_grad():
+            distance = (torch.exp(log_probs - old_log_probs) - 1).abs()
+            kl = approximate_kl(log_probs, old_log_probs)
+            clipped = (distance > clip).to(values.dtype)
+            for name, term in zip(TERMS, (policy, value, entropies, kl, clipped), strict=False):
+                sums[name] += float(term.sum())
+            sums["ratio_error"] = max(sums["ratio_error"], float(distance.max()))
+        return policy - self.config.entropy_coef * entropies + self.config.value_loss_coef * value

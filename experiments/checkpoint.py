@@ -1,0 +1,194 @@
+"""Checkpoints that survive a kill at any moment: `models/ID/{last,backup}`.
+
+A checkpoint is written to `.next`, flushed, and only then takes the place of `last`, which becomes `backup`:
+
+    write .next -> fsync -> drop backup -> rename last to backup -> rename .next to last
+
+so that at every moment at least one of the three is complete. `manifest.json` (sizes and sha256 of all files) is written
+last and makes a folder complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments.atomic_files import sync_folder, write_atomically
+from experiments.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+TRAINER = "trainer.json"
+STATES = "states.json"
+
+# A resumed run may differ in these; any other difference is refused. Each is a key or the head of keys.
+FREE_ON_RESUME = (
+    "rl_script_args.path",
+    "rl_script_args.num_steps",
+    "rl_script_args.torch_threads",
+    "rl_script_args.vector_backend",
+    "rl_script_args.saving_path_logs",
+    "rl_script_args.saving_path_model",
+    "rl_script_args.checkpoint_every",
+    "rl_script_args.tensorboard",
+    "rl_script_args.wandb",
+    "lamorel_args.log_level",
+    "lamorel_args.gloo_timeout",
+    "lamorel_args.distributed_setup_args",
+    "lamorel_args.accelerate_args",
+    "lamorel_args.llm_args.minibatch_size",
+    "lamorel_args.llm_args.parallelism",
+)
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        folder: models/ID.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last, self.backup, self.next = folder / "last", folder / "backup", folder / ".next"
+
+    def save(self, trainer: dict[str, Any], states: dict[str, Any], save_llm: Callable[[Path], None]) -> None:
+        """Write a checkpoint and make it `last`.
+
+        Args:
+            trainer: counters and the resolved configuration; must hold `update`.
+            states: environments, prompters and random generators, JSON-able.
+            save_llm: writes model, tokenizer, heads and optimiser into a folder (`Caller.save`).
+        """
+        shutil.rmtree(self.next, ignore_errors=True)
+        self.next.mkdir(parents=True)
+        save_llm(self.next)
+        (self.next / TRAINER).write_text(json.dumps(trainer, indent=1), encoding="utf-8")
+        (self.next / STATES).write_text(json.dumps(states), encoding="utf-8")
+        sync_folder(self.next)
+        write_atomically(self.next / MANIFEST, json.dumps(_manifest(self.next, trainer["update"]), indent=1))
+        sync_folder(self.next)
+        self._promote()
+
+    def _promote(self) -> None:
+        """Make a complete `.next` the last checkpoint; may be repeated after a kill between its steps."""
+        if self.last.exists():
+            shutil.rmtree(self.backup, ignore_errors=True)
+            os.rename(self.last, self.backup)
+        os.rename(self.next, self.last)
+        _sync_directory(self.folder)
+
+    def newest(self) -> Path | None:
+        """The newest complete checkpoint, or None; finishes a promotion that a kill interrupted, and says what it skips.
+
+        Raises:
+            UserError: there are checkpoints but none is complete.
+        """
+        complete = {}
+        for folder in (self.last, self.next, self.backup):
+            if not folder.exists():
+                continue
+            update, problem = verify(folder)
+            if problem is None:
+                complete[folder] = update
+            elif folder != self.next:  # an unfinished .next is what a kill while saving leaves
+                logger.warning("checkpoint %s is not complete (%s): looking for another one", folder, problem)
+        if not complete:
+            if self.last.exists() or self.backup.exists():
+                raise UserError(
+                    f"{self.folder}: no complete checkpoint among last and backup; remove the folder to start anew, "
+                    "or put back a copy"
+                )
+            return None
+        best = max(complete, key=lambda folder: complete[folder])  # the first of equals: last before .next before backup
+        if best == self.next:
+            if self.last.exists() and self.last not in complete:
+                shutil.rmtree(self.last)  # broken: it must not replace a good backup
+            self._promote()
+            best = self.last
+        logger.info("checkpoint of update %d: %s", complete.get(best, complete.get(self.next)), best)
+        return best
+
+
+def _manifest(folder: Path, update: int) -> dict[str, Any]:
+    files = {
+        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    return {"update": update, "files": files}
+
+
+def verify(folder: Path) -> tuple[int, str | None]:
+    """The update of a checkpoint, and what is wrong with it (None when it is complete)."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for name, expected in manifest["files"].items():
+            path = folder / name
+            if not path.is_file():
+                return -1, f"{name} is missing"
+            if path.stat().st_size != expected["size"] or _sha256(path) != expected["sha256"]:
+                return -1, f"{name} is not what was written"
+        return int(manifest["update"]), None
+    except FileNotFoundError:
+        return -1, f"{MANIFEST} is missing"
+    except (ValueError, KeyError, TypeError) as error:
+        return -1, f"{MANIFEST} cannot be read: {error}"
+
+
+def read_trainer(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / TRAINER).read_text(encoding="utf-8"))
+
+
+def read_states(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / STATES).read_text(encoding="utf-8"))
+
+
+def check_same_config(stored: dict[str, Any], given: dict[str, Any], folder: Path) -> None:
+    """Refuse to resume with another configuration.
+
+    Raises:
+        UserError: listing every key that differs, with both values.
+    """
+    old, new = _flatten(stored), _flatten(given)
+    different = [
+        f"{key}: checkpoint {old.get(key, 'absent')!r}, given {new.get(key, 'absent')!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, "absent") != new.get(key, "absent")
+        and not any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
+    ]
+    if different:
+        keys = ", ".join(line.split(":")[0] for line in different)
+        raise UserError(
+            f"{folder} was made with another configuration ({keys}): give the same values, or another name_experiment\n"
+            + "\n".join(f"  {line}" for line in different)
+        )
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_directory(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

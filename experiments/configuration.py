@@ -1,0 +1,235 @@
+"""The configuration as plain frozen dataclasses, checked before torch or transformers are imported.
+
+`configs/base.yaml` holds every key with its default, unit and source; this module holds their types (no second copy of a
+default) and the rules between them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.errors import UserError
+from lamorel.config import LamorelConfig, parse_config as parse_lamorel_args
+
+MAX_ENVIRONMENTS = 100  # environment i is seeded with 100 * seed + i: more would share streams with the next seed
+
+
+@dataclass(frozen=True)
+class TinyLLMArgs:
+    """`rl_script_args.tiny_llm`."""
+
+    architecture: str
+    d_model: int
+    layers: int
+    heads: int
+    clone_episodes: int
+    clone_steps: int
+    clone_batch_size: int
+    clone_lr: float
+
+
+@dataclass(frozen=True)
+class RLScriptArgs:
+    """`rl_script_args`; see configs/base.yaml for meaning, unit and source of every key."""
+
+    path: str
+    seed: int
+    torch_threads: int | None
+    saving_path_logs: str
+    saving_path_model: str
+    name_experiment: str
+    name_model: str
+    name_environment: str
+    env_packages: list[str]
+    number_envs: int
+    max_episode_steps: int | None
+    language: str
+    walls: str
+    task_kind: str
+    num_dists: int
+    vector_backend: str
+    action_space: list[str]
+    prompter: str
+    nbr_obs: int
+    use_action_heads: bool
+    load_embedding: bool
+    score_rule: str
+    temperature: float
+    reward_scale: float
+    reward_shaping_beta: float
+    num_steps: int
+    frames_per_proc: int
+    discount: float
+    gae_lambda: float
+    lr: float
+    beta1: float
+    beta2: float
+    adam_eps: float
+    entropy_coef: float
+    value_loss_coef: float
+    max_grad_norm: float
+    clip_eps: float
+    epochs: int
+    batch_size: int
+    bootstrap_timeouts: bool
+    critic_broadcast: bool
+    value_lr: float | None
+    detach_value: bool
+    normalize_advantages: bool
+    target_kl: float | None
+    template_test: int
+    tensorboard: bool
+    wandb: bool
+    checkpoint_every: int
+    tests: list[str]
+    number_episodes: int
+    stop_rule: str
+    zero_shot: bool
+    modified_action_space: bool
+    new_action_space: list[str] | None
+    im_learning: bool
+    im_path: str
+    random_agent: bool
+    bot: bool
+    get_example_trajectories: bool
+    tiny_llm: TinyLLMArgs
+
+
+@dataclass(frozen=True)
+class Config:
+    """A validated configuration.
+
+    Attributes:
+        rl: `rl_script_args`, typed.
+        lamorel: `lamorel_args`, typed and checked by lamorel.
+        lamorel_tree: the same as the tree that `Caller` takes.
+        resolved: both trees as plain dictionaries, every default and interpolation filled in (what a run records).
+    """
+
+    rl: RLScriptArgs
+    lamorel: LamorelConfig
+    lamorel_tree: DictConfig
+    resolved: dict[str, Any]
+
+
+CHOICES = {
+    "language": ("english", "french"),
+    "walls": ("published", "all"),
+    "vector_backend": ("sync", "process"),
+    "prompter": ("glam", "environment"),
+    "score_rule": ("sum", "token", "word", "logits", "logits_released", "max_scaled"),
+    "stop_rule": ("per_episode", "first_n"),
+    "template_test": (1, 2),
+}
+POSITIVE = (
+    "torch_threads", "number_envs", "max_episode_steps", "nbr_obs", "temperature", "num_steps", "frames_per_proc", "lr",
+    "adam_eps", "max_grad_norm", "clip_eps", "epochs", "batch_size", "value_lr", "target_kl", "checkpoint_every",
+    "number_episodes",
+)  # fmt: skip
+NOT_NEGATIVE = ("seed", "num_dists", "entropy_coef", "value_loss_coef", "reward_scale")
+UNIT_INTERVAL = ("discount", "gae_lambda", "beta1", "beta2")
+
+
+def parse_config(tree: DictConfig, *, model_exists: bool = True) -> Config:
+    """Turn hydra's tree into a validated `Config`.
+
+    Args:
+        model_exists: False for the script that makes the model of `model_path`.
+
+    Raises:
+        UserError: a missing or mistyped value, or a rule between keys is broken; the text names key and remedy.
+        LamorelConfigError: the same for `lamorel_args` (a ValueError).
+    """
+    rl_tree = tree.rl_script_args
+    for key in rl_tree:
+        if OmegaConf.is_missing(rl_tree, key) and key != "path":
+            raise UserError(f"rl_script_args.{key} is required: add rl_script_args.{key}=... to the command line")
+    if OmegaConf.is_missing(rl_tree, "path"):
+        rl_tree.path = ""  # read by the launcher only
+    rl = _typed(rl_tree)
+    validate_values(rl)
+    llm_args = tree.lamorel_args.llm_args
+    if rl.bot or rl.random_agent:
+        tree.lamorel_args.distributed_setup_args.n_llm_processes = 0
+    no_llm = not tree.lamorel_args.distributed_setup_args.n_llm_processes
+    if OmegaConf.is_missing(llm_args, "model_path"):
+        if not no_llm:
+            key = "lamorel_args.llm_args.model_path"
+            raise UserError(f"{key} is required: add {key}=<hub id or folder of the model> to the command line")
+        llm_args.model_path = None
+    no_check = {} if model_exists else {"distributed_setup_args": {"n_llm_processes": 0}}
+    lamorel = parse_lamorel_args(OmegaConf.merge(tree.lamorel_args, no_check))
+    if lamorel.distributed_setup_args.n_rl_processes != 1:
+        raise UserError(
+            f"lamorel_args.distributed_setup_args.n_rl_processes={lamorel.distributed_setup_args.n_rl_processes}: these "
+            "scripts run one RL process, set it to 1 (Lamorel itself serves several)"
+        )
+    resolved = {
+        "lamorel_args": OmegaConf.to_container(tree.lamorel_args, resolve=True),
+        "rl_script_args": dataclasses.asdict(rl),
+    }
+    return Config(rl=rl, lamorel=lamorel, lamorel_tree=tree.lamorel_args, resolved=resolved)
+
+
+def _typed(rl_tree: DictConfig) -> RLScriptArgs:
+    """`rl_script_args` with every value checked against, and converted to, its type."""
+    schema, tiny_llm = OmegaConf.structured(RLScriptArgs), OmegaConf.structured(TinyLLMArgs)
+    for node in (schema, tiny_llm):  # frozen dataclasses give read-only nodes
+        OmegaConf.set_readonly(node, False)
+    schema.tiny_llm = tiny_llm
+    OmegaConf.set_readonly(schema.tiny_llm, False)
+    try:
+        typed = OmegaConf.to_object(OmegaConf.merge(schema, rl_tree))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"rl_script_args.{getattr(error, 'full_key', '')}: {reason}; see configs/base.yaml") from error
+    assert isinstance(typed, RLScriptArgs)
+    return typed
+
+
+def validate_values(rl: RLScriptArgs) -> None:
+    """Every rule on `rl_script_args` that needs no import beyond the standard library."""
+
+    def complain(key: str, remedy: str) -> None:
+        raise UserError(f"rl_script_args.{key}={getattr(rl, key)!r}: {remedy}")
+
+    for key, allowed in CHOICES.items():
+        if getattr(rl, key) not in allowed:
+            complain(key, f"choose one of {', '.join(map(str, allowed))}")
+    for key in POSITIVE:
+        if getattr(rl, key) is not None and getattr(rl, key) <= 0:
+            complain(key, "give a number above 0")
+    for key in NOT_NEGATIVE:
+        if getattr(rl, key) < 0:
+            complain(key, "give a number of at least 0")
+    for key in UNIT_INTERVAL:
+        if not 0 <= getattr(rl, key) <= 1:
+            complain(key, "give a number from 0 to 1")
+    if rl.number_envs > MAX_ENVIRONMENTS:
+        complain("number_envs", f"at most {MAX_ENVIRONMENTS}, as seeds of neighbouring runs would coincide")
+    if rl.reward_shaping_beta != 0:
+        complain("reward_shaping_beta", "only 0 is accepted: the released reward shaping never ran")
+    if not rl.action_space or len(set(rl.action_space)) != len(rl.action_space):
+        complain("action_space", "give at least one action name, each once, e.g. [turn_left,turn_right,go_forward]")
+    if rl.bot and rl.random_agent:
+        complain("bot", "bot and random_agent are both true, choose one")
+    _validate_tests(rl, complain)
+
+
+def _validate_tests(rl: RLScriptArgs, complain: Any) -> None:
+    known_tests = ("no_modification_test", "other_goal_test")
+    if not rl.tests or any(test not in known_tests for test in rl.tests):
+        complain("tests", f"give a list of {', '.join(known_tests)}")
+    if rl.modified_action_space:
+        if rl.language == "french":
+            complain("language", "modified_action_space renames English actions, use language=english")
+        if rl.new_action_space is None or len(rl.new_action_space) != len(rl.action_space):
+            complain("new_action_space", f"give one new name for each of the {len(rl.action_space)} actions")
+    if rl.im_learning and not Path(rl.im_path).is_dir():
+        complain("im_path", "the folder of the cloned model does not exist, give an existing one")

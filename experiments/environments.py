@@ -1,0 +1,119 @@
+"""Vector environments for any registered id, and the seeds that training and tests give them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+
+from experiments.configuration import RLScriptArgs
+from experiments.errors import UserError
+
+# What the levels do by themselves (babyai_text): only another value is passed on, so that levels without the option,
+# and levels whose id fixes it (GoToLocalS8N4), keep their own.
+LEVEL_DEFAULTS = {"task_kind": "per_episode", "num_dists": 8}
+
+
+def import_packages(rl: RLScriptArgs) -> None:
+    """Import the packages that register environment ids.
+
+    Raises:
+        UserError: a package is missing, or `name_environment` is not registered by any of them.
+    """
+    for package in rl.env_packages:
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"rl_script_args.env_packages: package {error.name!r} is not installed, install it or correct its name"
+            ) from error
+    if rl.name_environment not in gym.registry:
+        near = difflib.get_close_matches(rl.name_environment, list(gym.registry), n=4, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "see babyai-text/README.md for the levels"
+        raise UserError(f"rl_script_args.name_environment={rl.name_environment} is not a registered level: {hint}")
+
+
+def make_envs(
+    rl: RLScriptArgs,
+    *,
+    seeds: Sequence[int],
+    episode_seeds: Sequence[Sequence[int]] | None = None,
+    wrapper: Callable[[gym.Env], gym.Env] | None = None,
+) -> Any:
+    """One vector environment of `len(seeds)` copies of the configured level (SAME_STEP autoreset).
+
+    Args:
+        seeds: one per environment, for its first reset; later episodes continue that stream.
+        episode_seeds: one list per environment; episode k of an environment is reset with entry k.
+        wrapper: put around every environment.
+
+    Raises:
+        UserError: the level does not take an option or value of the configuration.
+    """
+    from babyai_text.vector import make_vec_from
+
+    try:
+        makers = [partial(_make_one, rl, wrapper=wrapper)] * len(seeds)
+        return make_vec_from(makers, seeds=seeds, episode_seeds=episode_seeds, backend=rl.vector_backend)
+    except (TypeError, ValueError) as error:  # an option that the level does not take, or a value it does not know
+        raise UserError(f"rl_script_args.name_environment={rl.name_environment}: {error}") from error
+
+
+def _make_one(rl: RLScriptArgs, wrapper: Callable[[gym.Env], gym.Env] | None = None) -> gym.Env:
+    import babyai_text
+
+    if is_minigrid(rl.name_environment):
+        options: dict[str, Any] = {k: getattr(rl, k) for k, default in LEVEL_DEFAULTS.items() if getattr(rl, k) != default}
+        if rl.max_episode_steps is not None:
+            options["max_steps"] = rl.max_episode_steps
+        env: gym.Env = babyai_text.make(rl.name_environment, language=rl.language, walls=rl.walls, **options)
+    else:
+        env = gym.make(rl.name_environment, disable_env_checker=True, max_episode_steps=rl.max_episode_steps)
+    return env if wrapper is None else wrapper(env)
+
+
+def is_minigrid(level: str) -> bool:
+    """Whether a registered id belongs to minigrid or to babyai_text, so that its state can be described."""
+    entry_point = str(gym.spec(level).entry_point)
+    return entry_point.startswith(("minigrid.", "babyai_text."))
+
+
+def training_seeds(rl: RLScriptArgs) -> list[int]:
+    """Environment i is seeded once with 100 * seed + i (released code)."""
+    return [100 * rl.seed + i for i in range(rl.number_envs)]
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """The reset seed of test episode `episode`: int(1e9 * seed) + episode, the same for every test and every agent."""
+    return int(1e9 * seed) + episode
+
+
+def split_infos(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """gymnasium's dict of arrays as one dict per environment, going through the masks (`_key`)."""
+    rows: list[dict[str, Any]] = [{} for _ in range(count)]
+    for key, values in infos.items():
+        if key.startswith("_") or key.startswith("final_"):
+            continue
+        mask = infos.get(f"_{key}")
+        for i in range(count):
+            if mask is None or mask[i]:
+                rows[i][key] = values[i]
+    return rows
+
+
+def missions(observations: Any, count: int) -> list[str]:
+    """The mission of every environment; environments without one (their prompt tells it) have an empty mission."""
+    if isinstance(observations, dict) and "mission" in observations:
+        return [str(mission) for mission in observations["mission"]]
+    return [""] * count
+
+
+def split_observations(observations: Any, count: int) -> list[Any]:
+    """A batch of observations as one observation per environment."""
+    if isinstance(observations, dict):
+        return [{key: values[i] for key, values in observations.items()} for i in range(count)]
+    return [observations[i] for i in range(count)]

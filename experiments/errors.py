@@ -1,0 +1,5 @@
+"""The one error that means: the user can mend this."""
+
+
+class UserError(ValueError):
+    """Bad input (a key, a path, a name). Scripts print its text, which names the thing and the remedy, and exit with 2."""

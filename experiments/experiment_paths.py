@@ -1,0 +1,81 @@
+"""The experiment's name and its paths, made in this one place for training and tests alike."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.configuration import Config
+from experiments.errors import UserError
+
+PAPER_NBR_OBS = 3
+
+
+def experiment_id(config: Config) -> str:
+    """The id of a run, in the released code's format (it does not name the level or the score rule)."""
+    rl = config.rl
+    pretrained = config.lamorel.llm_args.pretrained
+    parts = [f"{rl.name_experiment}_nbr_env_{rl.number_envs}_{rl.name_model}_pretrained_{pretrained}_"]
+    if not pretrained:
+        parts.append(f"load_embedding_{rl.load_embedding}_")
+    if rl.use_action_heads:
+        parts.append("use_action_heads_True_")
+    if rl.nbr_obs != PAPER_NBR_OBS:
+        parts.append(f"nbr_obs_{rl.nbr_obs}_")
+    actions = "_".join(rl.action_space)
+    parts.append(f"nbr_actions_{len(rl.action_space)}_{actions}_")
+    beta = rl.reward_shaping_beta
+    parts.append(f"shape_reward_beta_{int(beta) if beta == int(beta) else beta}_seed_{rl.seed}")
+    return "".join(parts)
+
+
+@dataclass(frozen=True)
+class ExperimentPaths:
+    """Where one experiment writes.
+
+    Attributes:
+        id: the experiment id.
+        logs: `saving_path_logs/ID`: log.csv, distrib.csv, status.json, config.yaml, TensorBoard events, test/.
+        models: `saving_path_model/ID`: the checkpoints last/ and backup/.
+    """
+
+    id: str
+    logs: Path
+    models: Path
+
+    @classmethod
+    def of(cls, config: Config) -> ExperimentPaths:
+        name = experiment_id(config)
+        return cls(name, Path(config.rl.saving_path_logs) / name, Path(config.rl.saving_path_model) / name)
+
+    def test_folder(self, level: str) -> Path:
+        return self.logs / "test" / level
+
+    def make_writable(self, *, models: bool = True) -> None:
+        """Create the folders and try them, so that a run does not find out after hours.
+
+        Raises:
+            UserError: naming the folder that cannot be written and its key.
+        """
+        folders = [("saving_path_logs", self.logs)] + ([("saving_path_model", self.models)] if models else [])
+        for key, folder in folders:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+            except OSError as error:
+                raise UserError(
+                    f"rl_script_args.{key}: cannot write to {folder} ({error.strerror}), give a folder you may write to"
+                ) from error
+
+
+def test_file_stem(config: Config, test: str) -> str:
+    """`TEST[_newactions][_zero_shot][_im]`, the name of a test's files."""
+    rl = config.rl
+    return (
+        test
+        + ("_newactions" if rl.modified_action_space else "")
+        + ("_zero_shot" if rl.zero_shot else "")
+        + ("_im" if rl.im_learning else "")
+    )

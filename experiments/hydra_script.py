@@ -1,0 +1,95 @@
+"""The entry of every hydra script: compose the configuration, check it, and turn what a user can mend into one clear line."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.configuration import Config, parse_config
+from experiments.errors import UserError
+from lamorel.config import LamorelConfigError
+
+CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+
+
+def hydra_script(job: Callable[[Config], None], *, model_exists: bool = True) -> Callable[[], None]:
+    """Make `main()` of a script out of `job(config)`.
+
+    The script reads `configs/base.yaml` unless `--config-path`/`--config-name` say otherwise. A `UserError`, or
+    lamorel's own about its configuration, ends the script with its text and exit status 2.
+
+    Args:
+        model_exists: False where the job makes the model that `model_path` names.
+    """
+
+    @functools.wraps(job)
+    def task(tree: DictConfig) -> None:
+        set_up_logging()  # here, as hydra has just reset it
+        try:
+            job(parse_config(tree, model_exists=model_exists))
+        except (UserError, LamorelConfigError) as error:
+            # SystemExit passes through hydra untouched, so that nothing is printed around the message
+            sys.exit(fail(str(error)))
+        except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+            sys.exit(fail(explain_override(error)))
+
+    def main() -> None:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises its own errors instead of printing them
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no fork warnings from worker processes
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="base")(task)()
+        except (HydraException, OmegaConfBaseException) as error:
+            sys.exit(fail(explain_override(error)))
+
+    return main
+
+
+def set_up_logging() -> None:
+    """Our own messages from INFO on, those of libraries from WARNING on, as plain lines on stderr."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for name in ("glam", "experiments", "lamorel"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def fail(message: str) -> int:
+    """Print `message` as an error and return the exit status for bad input."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return 2
+
+
+def explain_override(error: Exception) -> str:
+    """One line for an override or group that hydra does not know, with the nearest known names."""
+    text = str(error)
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key:
+        known = known_keys()
+        near = difflib.get_close_matches(key[1], known, n=3, cutoff=0.5)
+        if not near:  # a name without its section, or in the wrong one
+            near = [k for k in known if k.rsplit(".", 1)[-1] == key[1].rsplit(".", 1)[-1]][:3]
+        hint = f"did you mean {' or '.join(near)}?" if near else "configs/base.yaml lists every key"
+        return f"{key[1]} is not a known key: {hint}"
+    return " ".join(text.split())
+
+
+def known_keys() -> list[str]:
+    """The full names of all keys of configs/base.yaml."""
+
+    def walk(node: object, prefix: str) -> list[str]:
+        if not isinstance(node, dict):
+            return [prefix]
+        return [name for key, child in node.items() for name in walk(child, f"{prefix}.{key}" if prefix else str(key))]
+
+    tree = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "base.yaml"))
+    assert isinstance(tree, dict)
+    return walk({k: tree[k] for k in ("lamorel_args", "rl_script_args")}, "")

@@ -1,0 +1,70 @@
+"""Make a tiny language model on the spot, without network, and warm-start it by cloning the bot.
+
+    python experiments/make_tiny_llm.py experiment=demo
+
+It is written to `lamorel_args.llm_args.model_path`, in Hugging Face format; `rl_script_args.tiny_llm` holds its sizes and how
+long it imitates the bot on the configured level. With `tiny_llm.clone_steps=0` the weights stay random.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from experiments.configuration import Config
+from experiments.environments import import_packages
+from experiments.errors import UserError
+from experiments.hydra_script import hydra_script
+
+logger = logging.getLogger("glam")
+
+
+def make_tiny_llm(config: Config) -> None:
+    """Build, warm-start and save the model; an existing folder is replaced only when the new model is complete."""
+    rl, tiny = config.rl, config.rl.tiny_llm
+    import_packages(rl)
+    target = Path(str(config.lamorel.llm_args.model_path))
+    if target.exists() and not (target / "config.json").exists():
+        raise UserError(f"lamorel_args.llm_args.model_path={target} exists and holds no model: choose another folder")
+
+    from experiments.seeding import seed_everything
+    from experiments.tiny_llm.cloning import CloningUpdater, bot_demonstrations, clone
+    from experiments.tiny_llm.models import ARCHITECTURES, save_tiny_model
+    from lamorel import Caller
+
+    if ARCHITECTURES.get(tiny.architecture) != config.lamorel.llm_args.model_type:
+        pairs = ", ".join(f"{name} with {kind}" for name, kind in ARCHITECTURES.items())
+        raise UserError(f"rl_script_args.tiny_llm.architecture={tiny.architecture}: model_type must fit, give {pairs}")
+    seed_everything(rl)
+    folder = target.with_name(f".{target.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)
+    save_tiny_model(
+        folder, tiny.architecture, d_model=tiny.d_model, layers=tiny.layers, heads=tiny.heads, seed=rl.seed
+    )
+    if tiny.clone_steps > 0:
+        demonstrations = bot_demonstrations(rl, tiny.clone_episodes)
+        tree = OmegaConf.merge(config.lamorel_tree, {"llm_args": {"model_path": str(folder)}})
+        with Caller(tree, custom_updater=CloningUpdater(tiny.clone_lr)) as caller:
+            losses = clone(
+                caller, demonstrations, steps=tiny.clone_steps, batch_size=tiny.clone_batch_size, seed=rl.seed
+            )
+            shutil.rmtree(folder)
+            caller.save(str(folder))
+        (folder / "optimizer.pt").unlink()  # a model to start from, not a run to resume
+        logger.info(
+            "warm start: %d pairs, loss %.2f -> %.2f nats per action",
+            len(demonstrations), np.mean(losses[:5]), np.mean(losses[-5:]),
+        )  # fmt: skip
+    shutil.rmtree(target, ignore_errors=True)
+    folder.rename(target)
+    logger.info("tiny %s: %s", tiny.architecture, target)
+
+
+main = hydra_script(make_tiny_llm, model_exists=False)
+
+if __name__ == "__main__":
+    main()

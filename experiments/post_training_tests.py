@@ -1,0 +1,132 @@
+"""Test an agent on episodes fixed beforehand: trained, zero-shot, cloned, random or bot.
+
+    python experiments/post-training_tests.py experiment=demo rl_script_args.zero_shot=false    # the trained models/ID
+    python experiments/post-training_tests.py experiment=demo                                   # model_path as it is
+    python experiments/post-training_tests.py experiment=demo rl_script_args.random_agent=true rl_script_args.name_model=random
+
+Test episode k is reset with int(1e9 * seed) + k and samples its actions from a stream of its own, so every agent and every
+`number_envs` plays the same episodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from experiments.agents.base_agent import BaseAgent
+from experiments.agents.bot import BotAgent
+from experiments.agents.random_agent import RandomAgent
+from experiments.configuration import Config
+from experiments.environments import import_packages
+from experiments.errors import UserError
+from experiments.evaluation import evaluate, write_results
+from experiments.experiment_paths import ExperimentPaths, test_file_stem
+from experiments.hydra_script import hydra_script
+
+logger = logging.getLogger("glam")
+
+
+def run_tests(config: Config) -> None:
+    """Run every test of `rl_script_args.tests` and write its files under logs/ID/test/ENV."""
+    validate(config)
+    paths = ExperimentPaths.of(config)
+    paths.make_writable(models=False)
+    folder = paths.test_folder(config.rl.name_environment)
+    facts = {"agent": agent_label(config), "id": paths.id, "seed": config.rl.seed}
+    for test in config.rl.tests:
+        refuse_other_agent(folder, test_file_stem(config, test), facts["agent"])
+    agent, checkpoint = make_agent(config, paths)
+    for test in config.rl.tests:
+        episodes = evaluate(config.rl, agent, test)
+        write_results(
+            folder, test_file_stem(config, test), episodes, {**facts, "test": test, "checkpoint_update": checkpoint}
+        )
+        successes = float(np.mean([episode.success for episode in episodes]))
+        returned = float(np.mean([episode.episode_return for episode in episodes]))
+        logger.info("%s: success %.3f, mean return %.3f over %d episodes", test, successes, returned, len(episodes))
+    agent.close()
+
+
+def validate(config: Config) -> None:
+    """What the tests need beyond a valid configuration, checked before torch is imported."""
+    rl = config.rl
+    if config.lamorel.distributed_setup_args.n_llm_processes == 0 and not (rl.bot or rl.random_agent):
+        raise UserError(
+            "lamorel_args.distributed_setup_args.n_llm_processes=0: no agent is left to test, set it to 1 for the LLM, or "
+            "rl_script_args.random_agent=true or bot=true"
+        )
+    import_packages(rl)
+
+
+def agent_label(config: Config) -> str:
+    """How tables name the agent."""
+    rl = config.rl
+    if rl.bot or rl.random_agent:
+        return "bot" if rl.bot else "random"
+    return "cloned" if rl.im_learning else "zero-shot" if rl.zero_shot else "trained"
+
+
+def refuse_other_agent(folder: Path, stem: str, label: str) -> None:
+    """Results of one agent must not replace those of another whose experiment id is the same.
+
+    Raises:
+        UserError: the folder holds results of the same name by another agent.
+    """
+    facts = folder / "episodes" / f"{stem}.json"
+    if facts.exists() and (other := json.loads(facts.read_text(encoding="utf-8"))["agent"]) != label:
+        raise UserError(
+            f"{facts} holds results of the agent {other!r}, not {label!r}: give rl_script_args.name_model or "
+            "name_experiment another name"
+        )
+
+
+def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int | None]:
+    """The agent that the configuration selects, and the update of the checkpoint it comes from, if any.
+
+    Raises:
+        UserError: a trained agent is asked for and there is no checkpoint.
+    """
+    if config.rl.bot:
+        return BotAgent(), None
+    if config.rl.random_agent:
+        return RandomAgent(), None
+    from experiments.checkpoint import CheckpointStore, read_trainer
+
+    checkpoint = None
+    if not (config.rl.zero_shot or config.rl.im_learning):
+        checkpoint = CheckpointStore(paths.models).newest()
+        if checkpoint is None:
+            raise UserError(
+                f"{paths.models} holds no checkpoint: train with the same configuration first, or test the model as it "
+                "is with rl_script_args.zero_shot=true"
+            )
+    from experiments.agents.ppo.llm_test_agent import LLMTestAgent
+    from experiments.llm_side import make_caller, make_policy
+    from experiments.seeding import seed_everything
+
+    seed_everything(config.rl)
+    policy = make_policy(config.rl)
+    caller = make_caller(with_cloned_model(config), policy)
+    if checkpoint is not None:
+        caller.load(str(checkpoint))
+    return LLMTestAgent(caller, policy), None if checkpoint is None else read_trainer(checkpoint)["update"]
+
+
+def with_cloned_model(config: Config) -> Config:
+    """With im_learning the model comes from `im_path`."""
+    if not config.rl.im_learning:
+        return config
+    override: dict[str, Any] = {"llm_args": {"model_path": config.rl.im_path, "pretrained": True}}
+    return dataclasses.replace(config, lamorel_tree=OmegaConf.merge(config.lamorel_tree, override))
+
+
+main = hydra_script(run_tests)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""What a training run records: log.csv, distrib.csv, status.json, config.yaml, TensorBoard events and Weights & Biases.
+
+Every file can be cut back to an update, so that a resumed run leaves the files of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from experiments.atomic_files import write_atomically
+from experiments.configuration import Config
+from experiments.episodes import Episode
+from experiments.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+STATISTICS = ("mean", "std", "min", "max")
+LOSS_COLUMNS = ("entropy", "policy_loss", "value_loss", "loss", "grad_norm")
+COLUMNS = (
+    "update", "episodes", "frames", "FPS", "duration",
+    *(f"return_{s}" for s in STATISTICS), "success_rate",
+    *(f"reshaped_return_{s}" for s in STATISTICS), *(f"reshaped_return_bonus_{s}" for s in STATISTICS),
+    *(f"num_frames_{s}" for s in STATISTICS), *LOSS_COLUMNS,
+)  # fmt: skip
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    update: int = 0
+    episodes: int = 0
+    frames: int = 0
+    duration: float = 0.0  # seconds of training, over all sessions
+
+
+def log_row(
+    progress: Progress, episodes: Sequence[Episode], stats: dict[str, float], *, fps: float, reward_scale: float
+) -> dict[str, Any]:
+    """One row of log.csv. Episode columns describe the episodes that ended during the update; empty when none did."""
+    row: dict[str, Any] = {**asdict(progress), "FPS": fps, **{name: stats[name] for name in LOSS_COLUMNS}}
+    if episodes:
+        returns = np.array([e.episode_return for e in episodes])
+        row |= _statistics("return", returns)
+        # no shaping bonus exists (reward_shaping_beta is 0), so both scaled returns are the same
+        row |= _statistics("reshaped_return", returns * reward_scale)
+        row |= _statistics("reshaped_return_bonus", returns * reward_scale)
+        row |= _statistics("num_frames", np.array([e.frames for e in episodes]))
+        row["success_rate"] = float(np.mean([e.success for e in episodes]))
+    return {name: row.get(name, "") for name in COLUMNS}
+
+
+def _statistics(name: str, values: np.ndarray) -> dict[str, float]:
+    return {f"{name}_{s}": float(getattr(values, s)()) for s in STATISTICS}
+
+
+class CsvLog:
+    """A csv file whose first column is the update; rows are flushed as they come."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path = path
+        self.columns = list(columns)
+
+    def cut_back(self, update: int) -> None:
+        """Keep the rows of the updates up to `update`; a row torn by a kill goes too."""
+        kept = [self.columns]
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.reader(file))[1:]
+            kept += [row for row in rows if len(row) == len(self.columns) and int(row[0]) <= update]
+        write_atomically(self.path, "".join(_csv_line(row) for row in kept))
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(_csv_line([row[name] for name in self.columns]) for row in rows))
+
+
+def _csv_line(values: Sequence[Any]) -> str:
+    import io
+
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(values)
+    return buffer.getvalue()
+
+
+class RunLog:
+    """All that a training run records in `logs/ID`.
+
+    Args:
+        config: the run's configuration, written to config.yaml.
+        folder: logs/ID.
+        probe_actions: the action names of the columns of distrib.csv; empty leaves that file out.
+    """
+
+    def __init__(self, config: Config, folder: Path, probe_actions: Sequence[str]) -> None:
+        self.config = config
+        self.folder = folder
+        self.log = CsvLog(folder / "log.csv", COLUMNS)
+        self.probe_actions = list(probe_actions)
+        self.distrib = CsvLog(folder / "distrib.csv", ["update", "frames", "prompt", *self.probe_actions])
+        self.tensorboard: Any = None
+        self.wandb: Any = None
+
+    def open(self, progress: Progress) -> None:
+        """Cut every file back to `progress` and open the trackers."""
+        self.log.cut_back(progress.update)
+        if self.probe_actions:
+            self.distrib.cut_back(progress.update)
+        self.write_status(progress)
+        write_atomically(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config.resolved)))
+        if self.config.rl.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # purge_step makes every reader drop what an interrupted session wrote past the checkpoint
+            self.tensorboard = SummaryWriter(str(self.folder), purge_step=progress.update + 1)
+        if self.config.rl.wandb:
+            import wandb
+
+            name = self.folder.name
+            self.wandb = wandb.init(
+                project="glam", name=name, id=name[-64:], resume="allow", config=self.config.resolved, dir=self.folder
+            )
+
+    def write(self, row: dict[str, Any], probabilities: Any) -> None:
+        """Record one update: a row of `COLUMNS`, and (P, A) action probabilities of the probe prompts or None."""
+        self.log.append([row])
+        if probabilities is not None:
+            self.distrib.append(
+                [
+                    {"update": row["update"], "frames": row["frames"], "prompt": prompt}
+                    | dict(zip(self.probe_actions, probs, strict=True))
+                    for prompt, probs in enumerate(probabilities.tolist())
+                ]
+            )
+        scalars = {name: value for name, value in row.items() if name != "update" and value != ""}
+        if self.tensorboard is not None:
+            for name, value in scalars.items():
+                self.tensorboard.add_scalar(name, value, row["update"])
+            self.tensorboard.flush()
+        if self.wandb is not None:
+            self.wandb.log(scalars, step=row["update"])
+
+    def write_status(self, progress: Progress) -> None:
+        status = {"i": progress.update, "num_episodes": progress.episodes, "num_frames": progress.frames}
+        write_atomically(self.folder / "status.json", json.dumps(status))
+
+    def close(self) -> None:
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def check_trackers(config: Config) -> None:
+    """Raises UserError where a tracker that is asked for is not installed."""
+    from importlib.util import find_spec
+
+    if config.rl.wandb and find_spec("wandb") is None:
+        raise UserError("rl_script_args.wandb=true: wandb is not installed, pip install -e .[tracking] or set it to false")

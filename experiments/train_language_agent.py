@@ -1,0 +1,65 @@
+"""Train a language model by PPO in a text environment (GLAM).
+
+On a laptop, in one process:
+    python experiments/train_language_agent.py experiment=demo
+Flan-T5 on one GPU:
+    python experiments/train_language_agent.py machine=gpu lamorel_args.llm_args.model_path=google/flan-t5-small \\
+        rl_script_args.name_environment=BabyAI-GoToLocal-v0 rl_script_args.number_envs=32 rl_script_args.num_steps=400000 \\
+        rl_script_args.saving_path_logs=storage/logs rl_script_args.saving_path_model=storage/models
+The same command again resumes after any interruption.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from experiments.configuration import Config
+from experiments.environments import import_packages
+from experiments.errors import UserError
+from experiments.experiment_paths import ExperimentPaths
+from experiments.hydra_script import hydra_script
+
+logger = logging.getLogger("glam")
+
+
+def train(config: Config) -> None:
+    """The training loop: collect, advantages and update, record, checkpoint; resumes where a checkpoint stands."""
+    validate(config)
+    paths = ExperimentPaths.of(config)
+    paths.make_writable()
+
+    from experiments.training_run import TrainingRun
+
+    with TrainingRun(config, paths) as run:
+        run.resume()
+        while run.progress.frames < config.rl.num_steps:
+            start = time.perf_counter()
+            rollout = run.agent.collect_rollout()
+            stats = run.agent.update(rollout)
+            run.record(rollout, stats, seconds=time.perf_counter() - start)
+            run.checkpoint_if_due()
+    logger.info("done: %s", paths.logs)
+
+
+def validate(config: Config) -> None:
+    """What training needs beyond a valid configuration, checked before torch is imported."""
+    if config.rl.bot or config.rl.random_agent:
+        name = "bot" if config.rl.bot else "random_agent"
+        raise UserError(f"rl_script_args.{name}=true: this agent does not learn, run post-training_tests.py to test it")
+    if config.lamorel.distributed_setup_args.n_llm_processes == 0:
+        raise UserError(
+            "lamorel_args.distributed_setup_args.n_llm_processes=0: training needs an LLM process, set it to 1"
+        )
+    import_packages(config.rl)
+    from experiments.run_log import check_trackers
+
+    check_trackers(config)
+
+
+main = hydra_script(train)
+
+if __name__ == "__main__":
+    main()

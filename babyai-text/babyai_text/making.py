@@ -37,7 +37,7 @@ def make(level: str, *, language: str | None = None, walls: str = "published", *
     if level in LEVELS:  # these come with text
         text_options = {"walls": walls} if language is None else {"walls": walls, "language": language}
         return ReplayState(_make(level, options | text_options))
-    return ReplayState(TextInfo(_make(level, options), language or "english", walls))
+    return ReplayState(TextInfo(_make(level, options), "english" if language is None else language, walls))
 
 
 def make_vec(

@@ -28,7 +28,7 @@ class ReplayState(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetReturn:
         self._start = {
-            "env": self.spec.id if self.spec else None,
+            "env": self._env_id(),
             "seed": seed,
             "generator": self.unwrapped.np_random.bit_generator.state if seed is None else None,
             "instance": getattr(self.unwrapped, "instance_state", None),
@@ -57,9 +57,8 @@ class ReplayState(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         Raises:
             ValueError: the state was saved by an environment with another id.
         """
-        env_id = self.spec.id if self.spec else None
-        if state["env"] != env_id:
-            raise ValueError(f"this state was saved by {state['env']}, not by {env_id}")
+        if state["env"] != self._env_id():
+            raise ValueError(f"this state was saved by {state['env']}, it does not fit {self._env_id()}")
         if state["generator"] is not None:
             self.unwrapped.np_random.bit_generator.state = state["generator"]
         if hasattr(self.unwrapped, "instance_state"):
@@ -69,6 +68,9 @@ class ReplayState(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             array_or_plain = np.asarray(action, self.action_space.dtype) if isinstance(action, list) else action
             observation, _, _, _, info = self.step(array_or_plain)
         return observation, info
+
+    def _env_id(self) -> str | None:
+        return self.unwrapped.spec.id if self.unwrapped.spec else None
 
 
 class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):

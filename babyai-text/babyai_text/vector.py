@@ -65,14 +65,14 @@ def make_vec_from(
         ValueError: unknown backend, or the number of seeds or of seed lists is not the number of environments.
     """
     check_choice("backend", backend, BACKENDS)
-    lists = [[]] * len(seeds) if episode_seeds is None else episode_seeds
-    if not len(make_env) == len(seeds) == len(lists):
-        raise ValueError(
-            f"{len(make_env)} environments, but {len(seeds)} seeds and {len(lists)} lists of episode seeds"
-        )
+    seed_lists: Sequence[Sequence[int]] = [[]] * len(seeds) if episode_seeds is None else episode_seeds
+    if len(seeds) != len(make_env):
+        raise ValueError(f"{len(make_env)} environments need as many seeds, got {len(seeds)}")
+    if len(seed_lists) != len(make_env):
+        raise ValueError(f"{len(make_env)} environments need as many lists of episode seeds, got {len(seed_lists)}")
     makers = [
-        partial(_seeded, make_one, [index(seed) for seed in (own_list if len(own_list) else [first_seed])])
-        for make_one, first_seed, own_list in zip(make_env, seeds, lists, strict=True)
+        partial(_seeded, make_one, [index(seed) for seed in (own_seeds if len(own_seeds) else [first_seed])])
+        for make_one, first_seed, own_seeds in zip(make_env, seeds, seed_lists, strict=True)
     ]
     if backend == "sync":
         return SyncEpisodes(makers, autoreset_mode=AutoresetMode.SAME_STEP)

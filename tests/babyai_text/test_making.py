@@ -1,0 +1,169 @@
+"""`make` and the registered ids: text everywhere, clear errors, gymnasium's rules, nothing on stdout."""
+
+import warnings
+from itertools import pairwise
+
+import babyai_text
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+REGISTERED = [
+    "BabyAI-MixedTrainLocal-v0",
+    "BabyAI-MixedTrainLocalFrench-v0",
+    "BabyAI-MixedTestLocal-v0",
+    "BabyAI-PickUpSeqGoToLocal-v0",
+    "BabyAI-PickUpThenGoToLocal-v0",
+    "BabyAI-GoToAfterPickUpLocal-v0",
+    "BabyAI-PickUpSeqPickUpLocal-v0",
+    "BabyAI-GoToFrench-v0",
+    "BabyAI-GoToLocalS8N16-v0",
+]
+
+
+def test_registered_ids():
+    assert list(babyai_text.LEVELS) == REGISTERED
+    assert gym.spec("BabyAI-GoToLocal-v0").entry_point == "minigrid.envs.babyai:GoToLocal"  # not overridden
+
+
+@pytest.mark.parametrize("level", REGISTERED)
+def test_plain_gymnasium_make_gives_text_at_reset_and_step(level):
+    env = gym.make(level)
+    greeting = "Tu " if "French" in level else "You "
+    _, reset_info = env.reset(seed=0)
+    *_, step_info = env.step(env.action_space.sample())
+    for info in (reset_info, step_info):
+        assert info["descriptions"]
+        assert all(sentence.startswith(greeting) for sentence in info["descriptions"])
+
+
+@pytest.mark.parametrize(
+    "level", ["BabyAI-GoToLocal-v0", "BabyAI-BossLevel-v0", "MiniGrid-FourRooms-v0", "MiniGrid-LavaCrossingS9N1-v0"]
+)
+def test_text_for_ids_of_minigrid_matches_describe(level):
+    env = babyai_text.make(level, language="french", walls="all", max_steps=20)
+    _, info = env.reset(seed=1)
+    for action in np.random.default_rng(0).integers(0, 6, 10):
+        assert info["descriptions"] == babyai_text.describe(env, "french", walls="all")
+        *_, info = env.step(action)
+
+
+def test_every_babyai_id_can_be_made_with_text():
+    levels = [level for level in gym.registry if level.startswith("BabyAI-")]
+    assert len(levels) > 100
+    for level in levels:
+        assert isinstance(babyai_text.make(level).reset(seed=0)[1]["descriptions"], list), level
+
+
+def test_language_of_the_level_or_of_the_caller():
+    def first_word(level, **options):
+        return babyai_text.make(level, **options).reset(seed=0)[1]["descriptions"][0].split()[0]
+
+    assert first_word("BabyAI-GoToFrench-v0") == "Tu"
+    assert first_word("BabyAI-GoToFrench-v0", language="english") == "You"
+    assert first_word("BabyAI-MixedTestLocal-v0", language="french") == "Tu"
+    assert first_word("BabyAI-GoToLocal-v0", language="french") == "Tu"
+
+
+def test_step_describes_without_a_second_view():
+    env = babyai_text.make("BabyAI-GoToLocal-v0")
+    env.reset(seed=0)
+    core, views = env.unwrapped, []
+    original = core.gen_obs
+    core.gen_obs = lambda: views.append(original()) or views[-1]
+    env.step(0)
+    env.reset()
+    assert len(views) == 2
+
+
+@pytest.mark.parametrize("action", [6, 7, 100, np.int64(8)])
+def test_actions_beyond_the_last_do_nothing(action):
+    env = babyai_text.make("BabyAI-GoToLocal-v0")
+    observation, _ = env.reset(seed=0)
+    after, reward, terminated, truncated, _ = env.step(action)
+    assert np.array_equal(after["image"], observation["image"])
+    assert (reward, terminated, truncated, env.unwrapped.step_count) == (0, False, False, 1)
+
+
+def test_an_action_must_be_whole():
+    env = babyai_text.make("BabyAI-GoToLocal-v0")
+    env.reset(seed=0)
+    with pytest.raises(TypeError):
+        env.step(1.5)
+
+
+def test_unknown_level_lists_near_names():
+    with pytest.raises(gym.error.NameNotFound, match="'BabyAI-MixTrainLocal-v0'; near names: BabyAI-MixedTrain"):
+        babyai_text.make("BabyAI-MixTrainLocal-v0")
+
+
+@pytest.mark.parametrize(
+    ("level", "option"),
+    [
+        ("BabyAI-MixedTrainLocal-v0", "num_disks"),
+        ("BabyAI-MixedTrainLocal-v0", "num_cols"),  # set by the level itself
+        ("BabyAI-GoToLocal-v0", "task_kind"),
+        ("BabyAI-GoToRedBallNoDists-v0", "num_dists"),
+    ],
+)
+def test_unknown_option_is_named_with_its_level(level, option):
+    with pytest.raises(TypeError) as raised:
+        babyai_text.make(level, **{option: 3})
+    assert str(raised.value) == f"{level} takes no option '{option}'"
+
+
+@pytest.mark.parametrize("level", ["BabyAI-GoToLocal-v0", "BabyAI-GoToFrench-v0"])
+@pytest.mark.parametrize("option", ["language", "walls"])
+def test_wrong_text_options_fail_when_made(level, option):
+    with pytest.raises(ValueError, match=f"{option} must be one of .*, got ''"):
+        babyai_text.make(level, **{option: ""})
+
+
+def test_other_environments_are_refused():
+    with pytest.raises(TypeError, match="need a MiniGrid environment"):
+        babyai_text.make("CartPole-v1")
+
+
+@pytest.mark.parametrize("level", REGISTERED)
+@pytest.mark.parametrize("make", [babyai_text.make, lambda level: gym.make(level).unwrapped])
+def test_gymnasium_env_checker(level, make, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")  # the checker opens a window for render_mode="human"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*different from the unwrapped version")
+        warnings.filterwarnings("ignore", message="The system font")  # minigrid's
+        check_env(make(level))
+
+
+def test_rendering_follows_the_width_of_the_task():
+    env = babyai_text.make("BabyAI-MixedTrainLocal-v0", render_mode="rgb_array", tile_size=10)
+    widths = set()
+    for seed in range(12):
+        env.reset(seed=seed)
+        frame = env.render()
+        assert frame.shape == (80, 10 * env.unwrapped.width, 3)
+        widths.add(frame.shape[1])
+    assert widths == {80, 150}
+
+
+def test_generation_prints_nothing(capsys):
+    seeds = range(30)
+    loud = gym.make("BabyAI-PutNextLocal-v0", disable_env_checker=True)
+    loud_missions = [loud.reset(seed=seed)[0]["mission"] for seed in seeds]
+    assert "Sampling rejected" in capsys.readouterr().out  # what there is to silence
+
+    quiet = babyai_text.make("BabyAI-PutNextLocal-v0")
+    assert [quiet.reset(seed=seed)[0]["mission"] for seed in seeds] == loud_missions
+    for level in REGISTERED:
+        env = gym.make(level)
+        for seed in range(10):
+            env.reset(seed=seed)
+    assert capsys.readouterr().out == ""
+
+
+def test_same_seed_same_episode_and_other_seed_another():
+    env = babyai_text.make("BabyAI-MixedTrainLocal-v0")
+    images = [env.reset(seed=seed)[0]["image"].tobytes() for seed in (1, 1, 2, 3)]
+    assert images[0] == images[1]
+    assert all(one != other for one, other in pairwise(images[1:]))

@@ -44,7 +44,7 @@ class Forwards(ABC):
     def __init__(self, model: Any, *, pad_id: int) -> None:
         self.model = model
         self.pad_id = pad_id
-        accepted = inspect.signature(base_model(model).forward).parameters
+        accepted = inspect.signature(type(base_model(model)).forward).parameters
         self.accepts_position_ids = "position_ids" in accepted
         self.accepts_logits_to_keep = "logits_to_keep" in accepted
 

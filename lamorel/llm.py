@@ -192,7 +192,7 @@ class LLMModule(torch.nn.Module):
 
 
 def _by_length(contexts: Sequence[TokenIds], rows: int) -> Iterator[list[int]]:
-    """Indices of contexts that run together: `rows` at most, of similar length, so that padding is small."""
+    """Indices of contexts that run together, in input order: `rows` at most, of similar length (little padding)."""
     order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))
     for start in range(0, len(order), rows):
-        yield order[start : start + rows]
+        yield sorted(order[start : start + rows])

@@ -1,17 +1,19 @@
 """Scores against plain Hugging Face, one unpadded sequence at a time, whatever they are batched with."""
 
-import itertools
 from typing import Any
 
 import pytest
 import torch
+import transformers
+
+from lamorel.scoring import plan_group
 
 ACTIONS = ["turn left", "turn right", "go forward", "pick up", "drop", "toggle"]
 CONTEXTS = [
     "goal: go to the red ball. you see a wall 2 steps ahead. action:",
     "a",
     "you see the ball, l'été, 日本 and ½ of a 🎈 ; the red ball is two steps ahead of you ahead of you",
-    "goal: pick up",
+    "goal: pick <pad> up",
     "you see nothing",
 ]
 CANDIDATES = [
@@ -21,27 +23,25 @@ CANDIDATES = [
     ["<pad>", "<pad><pad>", "left <pad>"],
     ["pick up", "pick", "pick up the red ball", "pick up the"],  # prefixes of each other
 ]
-TOLERANCE = 1e-4
+NATS = 1e-4  # absolute tolerance of a score
 
 
 def plain_scores(tiny: Any, contexts: list[str], candidates: list[list[str]]) -> list[torch.Tensor]:
     """Log-likelihoods by Hugging Face alone."""
-    import transformers
-
     model = tiny.plain_model()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny.folder)
 
     def ids(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
+    @torch.no_grad()
     def score(context: str, candidate: str) -> float:
         before, after = ids(context), ids(candidate)
-        with torch.no_grad():
-            if tiny.model_type == "seq2seq":
-                decoder = [model.config.decoder_start_token_id, *after]
-                logits = model(torch.tensor([before]), decoder_input_ids=torch.tensor([decoder])).logits[0]
-            else:
-                logits = model(torch.tensor([before + after])).logits[0, len(before) - 1 :]
+        if tiny.model_type == "seq2seq":
+            decoder = [model.config.decoder_start_token_id, *after]
+            logits = model(torch.tensor([before]), decoder_input_ids=torch.tensor([decoder])).logits[0]
+        else:
+            logits = model(torch.tensor([before + after])).logits[0, len(before) - 1 :]
         logprobs = torch.log_softmax(logits.double(), dim=-1)
         return sum(logprobs[i, token].item() for i, token in enumerate(after))
 
@@ -49,17 +49,134 @@ def plain_scores(tiny: Any, contexts: list[str], candidates: list[list[str]]) ->
 
 
 def assert_same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=TOLERANCE)
+        torch.testing.assert_close(one, other, rtol=0, atol=NATS)
 
 
-def test_scores_equal_plain_hugging_face(tiny: Any) -> None:
+@pytest.mark.parametrize("minibatch_size", [1, 3, 7, 16, 1000])
+def test_scores_equal_plain_hugging_face(tiny: Any, minibatch_size: int) -> None:
     expected = plain_scores(tiny, CONTEXTS, CANDIDATES)
-    assert max(group.std().item() for group in expected) > 5  # nats: weights large enough for the test to fail
+    assert expected[0].std() > 2  # weights are large enough for the test to fail
+    with tiny.caller(minibatch_size=minibatch_size) as caller:
+        found = caller.score(CONTEXTS, CANDIDATES)
+        assert_same(found, expected)
+        assert all(group.dtype == torch.float32 and not group.requires_grad for group in found)
+        assert caller._worker._llm.module._cache_works  # the fast path was the one tested
+
+
+def test_reference_path_agrees(tiny: Any) -> None:
+    with tiny.caller() as fast, tiny.caller(scoring="reference") as slow:
+        keys = ["__logits", "__tokens"]
+        for one, other in zip(
+            fast.score(CONTEXTS, CANDIDATES, keys), slow.score(CONTEXTS, CANDIDATES, keys), strict=True
+        ):
+            assert list(one) == list(other) == ["__score", *keys]
+            torch.testing.assert_close(one, other, rtol=0, atol=10 * NATS)  # logits are sums of larger numbers
+
+
+def test_fallback_for_a_model_without_a_usable_cache(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = plain_scores(tiny, CONTEXTS, CANDIDATES)
     with tiny.caller() as caller:
-        for size in (1, 3, 7, 16, 1000):
-            caller._worker._llm.module._args.__dict__["minibatch_size"] = size
-            found = caller.score(CONTEXTS, CANDIDATES)
-            assert_same(found, expected)
-            assert all(group.dtype == torch.float32 and not group.requires_grad for group in found)
-        assert caller._worker._llm.module._cache_works
+        model = caller._worker._llm.module._LLM_model
+        forward = model.forward
+
+        def refuse_cache(*args: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
+            if past_key_values is not None:
+                raise ValueError("this model keeps no keys and values")
+            return forward(*args, **kwargs)
+
+        monkeypatch.setattr(model, "forward", refuse_cache)
+        assert_same(caller.score(CONTEXTS, CANDIDATES), expected)
+        caller.score(CONTEXTS, CANDIDATES)
+    assert [record.message for record in caplog.records if "keeps no keys and values" in record.message] == [
+        record.message for record in caplog.records if record.name == "lamorel.llm"
+    ]
+    assert sum(record.name == "lamorel.llm" for record in caplog.records) == 1  # said once
+
+
+def test_no_forward_has_more_rows_than_the_minibatch_size(tiny_pair: Any) -> None:
+    seen = []
+    with tiny_pair.caller(minibatch_size=3) as caller:
+        llm = caller._worker._llm.module
+
+        def record(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+            ids = kwargs.get("decoder_input_ids")
+            seen.append(len(kwargs["input_ids"] if ids is None else ids))
+
+        caller.score(CONTEXTS, CANDIDATES)
+        llm._LLM_model.register_forward_pre_hook(record, with_kwargs=True)
+        caller.score(CONTEXTS, CANDIDATES)
+    assert max(seen) == 3
+
+
+def test_order_and_company_do_not_matter(tiny: Any) -> None:
+    with tiny.caller() as caller:
+        together = caller.score(CONTEXTS, CANDIDATES)
+        reversed_order = caller.score(CONTEXTS[::-1], [group[::-1] for group in CANDIDATES[::-1]])
+        assert_same([group.flip(0) for group in reversed_order[::-1]], together)
+        for context, group, expected in zip(CONTEXTS, CANDIDATES, together, strict=True):
+            alone = torch.cat([caller.score([context], [[candidate]])[0] for candidate in group])
+            assert_same([alone], [expected])
+
+
+def test_built_in_keys(t5: Any) -> None:
+    with t5.caller() as caller:
+        tokenizer = caller._worker._llm.module.encoder.tokenizer
+        output = caller.custom_module_fns(["__tokens"], CONTEXTS, CANDIDATES)[1]
+        assert output["__tokens"].tolist() == [
+            len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in CANDIDATES[1]
+        ]
+        scores = caller.score(CONTEXTS, CANDIDATES)
+        assert scores[1][1] == 0  # an empty candidate
+        assert scores[1][0] == scores[1][2]  # the same candidate twice
+        assert caller.score([], []) == []
+
+
+def test_plan_decodes_every_prefix_once() -> None:
+    # Tokens: turn 1, left 2, right 3, go 4, up 5. Rows: [1] serves both turns; [4] is covered by [4, 5].
+    plan = plan_group(((1, 2), (1, 3), (4,), (4, 5), (4, 5, 2), ()))
+    assert sorted(plan.prefixes) == [(1,), (4, 5)]
+    assert plan.size == 2 + 2 + 1 + 2 + 3
+    reads = {read.target for read in plan.at_root} | {read.target for row in plan.in_rows for read in row}
+    assert reads == set(range(plan.size))
+
+
+@pytest.mark.parametrize(("prefix", "same_as"), [("space", " drop"), ("auto", " drop"), ("none", "drop")])
+def test_candidate_prefix(t5: Any, prefix: str, same_as: str) -> None:
+    # The byte-level tokenizer marks no first word, so that `auto` adds the space too.
+    with t5.caller() as plain, t5.caller(candidate_prefix=prefix) as caller:
+        assert_same(caller.score(["a"], [["drop", ""]]), plain.score(["a"], [[same_as, ""]]))
+
+
+def test_add_bos(llama: Any) -> None:
+    with llama.caller() as plain, llama.caller(add_bos=True) as caller:
+        assert_same(caller.score(["a", ""], [["drop"]] * 2), plain.score(["<s>a", "<s>"], [["drop"]] * 2))
+
+
+@pytest.mark.parametrize(
+    ("contexts", "candidates", "message"),
+    [
+        (["a", "b"], [["x"], []], r"candidates\[1\] is empty"),
+        (["a", "b"], [["x"]], "2 contexts"),
+        (["a", ""], [["x"], ["x"]], r"contexts\[1\] = '' has no tokens"),
+        (["a", 1], [["x"], ["x"]], r"contexts\[1\]: expected a str"),
+        ("a", [["x"]], "contexts: expected a list of str"),
+        (["a"], ["x"], r"candidates\[0\]: expected a list of str"),
+        (["a"], [["x", None]], r"candidates\[0\]\[1\]: expected a str"),
+    ],
+)
+def test_wrong_inputs_are_named(tiny_pair: Any, contexts: Any, candidates: Any, message: str) -> None:
+    with tiny_pair.caller() as caller, pytest.raises((TypeError, ValueError), match=message):
+        caller.score(contexts, candidates)
+
+
+def test_dropout_is_never_active(tmp_path: Any, t5: Any) -> None:
+    with t5.caller(pretrained=False) as caller:
+        llm = caller._worker._llm
+        assert llm.module._LLM_model.config.dropout_rate > 0
+        llm.train()
+        assert not any(module.training for module in llm.module.modules())
+        assert_same(caller.score(CONTEXTS, CANDIDATES), caller.score(CONTEXTS, CANDIDATES))

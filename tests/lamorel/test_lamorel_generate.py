@@ -1,0 +1,70 @@
+"""Generated texts, and that their log-probabilities are those of `score`."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+CONTEXTS = ["you see the red ball", "a", "turn left and right; the ball is ahead of you"]
+END = 2  # the end-of-sequence token of the tiny models
+
+
+def scored(caller: Any, context: str, tokens: list[int]) -> torch.Tensor:
+    """Log-probability of every token, from the scoring path, on its own."""
+    llm = caller._worker._llm.module
+    with torch.no_grad():
+        return llm.score_tokens(llm.encoder.contexts([context]), [[tuple(tokens)]]).logprob
+
+
+def test_greedy_equals_plain_hugging_face_one_at_a_time(tiny: Any) -> None:
+    model = tiny.plain_model()
+    with tiny.caller(minibatch_size=2) as caller:
+        results = caller.generate(CONTEXTS, max_new_tokens=8)
+        encoder = caller._worker._llm.module.encoder
+        for context, [result] in zip(CONTEXTS, results, strict=True):
+            ids = torch.tensor(encoder.contexts([context]))
+            new = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, pad_token_id=3)[0]
+            new = new[1 if tiny.model_type == "seq2seq" else ids.shape[1] :].tolist()
+            assert result["tokens"] == new
+            assert result["text"] == encoder.tokenizer.decode(new, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"do_sample": True, "num_return_sequences": 3, "temperature": 3.0, "top_k": 5},
+        {"num_beams": 3, "num_return_sequences": 2},
+    ],
+)
+def test_logprobs_equal_scores_of_the_same_tokens(tiny: Any, options: dict[str, Any]) -> None:
+    with tiny.caller(minibatch_size=4) as caller:
+        torch.manual_seed(0)
+        results = caller.generate(CONTEXTS, return_logprobs=True, max_new_tokens=6, **options)
+        torch.manual_seed(0)
+        again = caller.generate(CONTEXTS, max_new_tokens=6, **options)
+        for context, group, group_again in zip(CONTEXTS, results, again, strict=True):
+            assert len(group) == options.get("num_return_sequences", 1)
+            for entry, other in zip(group, group_again, strict=True):
+                expected = scored(caller, context, entry["tokens"])
+                torch.testing.assert_close(entry["tokens_logprob"], expected, rtol=0, atol=1e-4)
+                assert entry["text_logprob"] == pytest.approx(expected.sum().item(), abs=1e-3)
+                assert ("beam_score" in entry) == ("num_beams" in options)
+                assert other["tokens"] == entry["tokens"]  # the same random state, the same text
+                assert other["text_probability"] == pytest.approx(math.exp(entry["text_logprob"]), rel=1e-3)
+                torch.testing.assert_close(other["tokens_probability"], entry["tokens_logprob"].exp())
+
+
+def test_tokens_after_the_end_do_not_count(tiny: Any) -> None:
+    with tiny.caller() as caller:
+        # Ends at different lengths: a context's own first greedy token is made its end.
+        first = caller.generate(CONTEXTS[:1], max_new_tokens=6)[0][0]["tokens"]
+        assert len(first) == 6
+        results = caller.generate(CONTEXTS, return_logprobs=True, max_new_tokens=6, eos_token_id=[first[1], END])
+        for context, [entry] in zip(CONTEXTS, results, strict=True):
+            assert all(token not in (first[1], END) for token in entry["tokens"][:-1])
+            assert len(entry["tokens_logprob"]) == len(entry["tokens"])
+            expected = scored(caller, context, entry["tokens"]).sum().item()
+            assert entry["text_logprob"] == pytest.approx(expected, abs=1e-3)
+        assert results[0][0]["tokens"] == first[: first.index(first[1]) + 1]

@@ -4,8 +4,8 @@ A checkpoint is written to `.next`, flushed, and only then takes the place of `l
 
     write .next -> fsync -> drop backup -> rename last to backup -> rename .next to last
 
-so that at every moment at least one of the three is complete. `manifest.json` (sizes and sha256 of all files) is written
-last and makes a folder complete.
+so that at every moment at least one of the three is complete. `manifest.json` (sizes and sha256 of all files) is
+written last and makes a folder complete.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class CheckpointStore:
         _sync_directory(self.folder)
 
     def newest(self) -> Path | None:
-        """The newest complete checkpoint, or None; finishes a promotion that a kill interrupted, and says what it skips.
+        """The newest complete checkpoint, or None; finishes what a kill interrupted, and says what it skips.
 
         Raises:
             UserError: there are checkpoints but none is complete.
@@ -107,7 +107,9 @@ class CheckpointStore:
                     "or put back a copy"
                 )
             return None
-        best = max(complete, key=lambda folder: complete[folder])  # the first of equals: last before .next before backup
+        best = max(
+            complete, key=lambda folder: complete[folder]
+        )  # the first of equals: last before .next before backup
         if best == self.next:
             if self.last.exists() and self.last not in complete:
                 shutil.rmtree(self.last)  # broken: it must not replace a good backup

@@ -1,7 +1,7 @@
 """The configuration as plain frozen dataclasses, checked before torch or transformers are imported.
 
-`configs/base.yaml` holds every key with its default, unit and source; this module holds their types (no second copy of a
-default) and the rules between them.
+`configs/base.yaml` holds every key with its default, unit and source; this module holds their types (no second copy of
+a default) and the rules between them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.errors import UserError
-from lamorel.config import LamorelConfig, parse_config as parse_lamorel_args
+from lamorel.config import LamorelConfig
+from lamorel.config import parse_config as parse_lamorel_args
 
 MAX_ENVIRONMENTS = 100  # environment i is seeded with 100 * seed + i: more would share streams with the next seed
 
@@ -167,8 +168,8 @@ def parse_config(tree: DictConfig, *, model_exists: bool = True) -> Config:
     lamorel = parse_lamorel_args(OmegaConf.merge(tree.lamorel_args, no_check))
     if lamorel.distributed_setup_args.n_rl_processes != 1:
         raise UserError(
-            f"lamorel_args.distributed_setup_args.n_rl_processes={lamorel.distributed_setup_args.n_rl_processes}: these "
-            "scripts run one RL process, set it to 1 (Lamorel itself serves several)"
+            f"lamorel_args.distributed_setup_args.n_rl_processes={lamorel.distributed_setup_args.n_rl_processes}: "
+            "these scripts run one RL process, set it to 1 (Lamorel itself serves several)"
         )
     resolved = {
         "lamorel_args": OmegaConf.to_container(tree.lamorel_args, resolve=True),

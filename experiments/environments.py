@@ -18,11 +18,12 @@ from experiments.errors import UserError
 LEVEL_DEFAULTS = {"task_kind": "per_episode", "num_dists": 8}
 
 
-def import_packages(rl: RLScriptArgs) -> None:
-    """Import the packages that register environment ids.
+def check_environment(rl: RLScriptArgs) -> None:
+    """Import the packages that register environment ids, and make the configured level once.
 
     Raises:
-        UserError: a package is missing, or `name_environment` is not registered by any of them.
+        UserError: a package is missing, `name_environment` is not registered by any of them, or does not take an option
+            or value of the configuration.
     """
     for package in rl.env_packages:
         try:
@@ -35,6 +36,10 @@ def import_packages(rl: RLScriptArgs) -> None:
         near = difflib.get_close_matches(rl.name_environment, list(gym.registry), n=4, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "see babyai-text/README.md for the levels"
         raise UserError(f"rl_script_args.name_environment={rl.name_environment} is not a registered level: {hint}")
+    try:
+        _make_one(rl).close()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"rl_script_args.name_environment={rl.name_environment}: {error}") from error
 
 
 def make_envs(
@@ -50,24 +55,20 @@ def make_envs(
         seeds: one per environment, for its first reset; later episodes continue that stream.
         episode_seeds: one list per environment; episode k of an environment is reset with entry k.
         wrapper: put around every environment.
-
-    Raises:
-        UserError: the level does not take an option or value of the configuration.
     """
     from babyai_text.vector import make_vec_from
 
-    try:
-        makers = [partial(_make_one, rl, wrapper=wrapper)] * len(seeds)
-        return make_vec_from(makers, seeds=seeds, episode_seeds=episode_seeds, backend=rl.vector_backend)
-    except (TypeError, ValueError) as error:  # an option that the level does not take, or a value it does not know
-        raise UserError(f"rl_script_args.name_environment={rl.name_environment}: {error}") from error
+    makers = [partial(_make_one, rl, wrapper=wrapper)] * len(seeds)
+    return make_vec_from(makers, seeds=seeds, episode_seeds=episode_seeds, backend=rl.vector_backend)
 
 
 def _make_one(rl: RLScriptArgs, wrapper: Callable[[gym.Env], gym.Env] | None = None) -> gym.Env:
     import babyai_text
 
     if is_minigrid(rl.name_environment):
-        options: dict[str, Any] = {k: getattr(rl, k) for k, default in LEVEL_DEFAULTS.items() if getattr(rl, k) != default}
+        options: dict[str, Any] = {
+            k: getattr(rl, k) for k, default in LEVEL_DEFAULTS.items() if getattr(rl, k) != default
+        }
         if rl.max_episode_steps is not None:
             options["max_steps"] = rl.max_episode_steps
         env: gym.Env = babyai_text.make(rl.name_environment, language=rl.language, walls=rl.walls, **options)

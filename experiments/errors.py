@@ -2,4 +2,4 @@
 
 
 class UserError(ValueError):
-    """Bad input (a key, a path, a name). Scripts print its text, which names the thing and the remedy, and exit with 2."""
+    """Bad input (a key, a path, a name). Scripts print its text, which names thing and remedy, and exit with 2."""

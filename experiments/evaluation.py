@@ -23,7 +23,7 @@ from experiments.prompters import make_prompters
 from experiments.prompters.stepping import advance_prompters, start_prompters
 
 
-class TestedEpisode(NamedTuple):
+class EpisodeResult(NamedTuple):
     """One row of a test's csv."""
 
     episode: int
@@ -32,8 +32,6 @@ class TestedEpisode(NamedTuple):
     episode_return: float  # raw
     success: bool
     frames: int
-
-    __test__ = False  # not a pytest class
 
 
 @dataclass
@@ -53,7 +51,7 @@ class Slot:
             self.generator = np.random.default_rng([seed, self.episode])
 
 
-def evaluate(rl: RLScriptArgs, agent: BaseAgent, test: str) -> list[TestedEpisode]:
+def evaluate(rl: RLScriptArgs, agent: BaseAgent, test: str) -> list[EpisodeResult]:
     """Play one test with the configured stop rule.
 
     Args:
@@ -72,14 +70,14 @@ def evaluate(rl: RLScriptArgs, agent: BaseAgent, test: str) -> list[TestedEpisod
     return [results[k] for k in sorted(results)]
 
 
-def _first_n(rl: RLScriptArgs, agent: BaseAgent, test: str) -> list[TestedEpisode]:
+def _first_n(rl: RLScriptArgs, agent: BaseAgent, test: str) -> list[EpisodeResult]:
     """The released rule: environments keep their streams, and the first `number_episodes` to finish count.
 
     PAPER-DIFF(3): short episodes are over-represented. For comparison only.
     """
     seeds = [episode_seed(rl.seed, i) for i in range(rl.number_envs)]
     slots = [Slot(iter(range(i, 10**9, rl.number_envs))) for i in range(rl.number_envs)]
-    finished: list[TestedEpisode] = []
+    finished: list[EpisodeResult] = []
     for _, episode in _play(rl, agent, test, slots, seeds=seeds, episode_seeds=None):
         finished.append(episode._replace(episode=len(finished)))
         if len(finished) == rl.number_episodes:
@@ -95,7 +93,7 @@ def _play(
     *,
     seeds: Sequence[int],
     episode_seeds: Sequence[Sequence[int]] | None,
-) -> Iterator[tuple[int, TestedEpisode]]:
+) -> Iterator[tuple[int, EpisodeResult]]:
     """Step all environments until no slot has an episode left; yields (episode, result) as they finish."""
     count = len(slots)
     envs = make_envs(rl, seeds=seeds, episode_seeds=episode_seeds, wrapper=_wrapper(agent, test))
@@ -123,11 +121,11 @@ def _play(
     envs.close()
 
 
-def _result(slot: Slot, stream_seed: int, rl: RLScriptArgs, episode: Episode) -> tuple[int, TestedEpisode]:
+def _result(slot: Slot, stream_seed: int, rl: RLScriptArgs, episode: Episode) -> tuple[int, EpisodeResult]:
     assert slot.episode is not None
     seed = stream_seed if rl.stop_rule == "first_n" else episode_seed(rl.seed, slot.episode)
     outcome = (episode.episode_return, episode.success, episode.frames)
-    return slot.episode, TestedEpisode(slot.episode, seed, slot.mission, *outcome)
+    return slot.episode, EpisodeResult(slot.episode, seed, slot.mission, *outcome)
 
 
 def _wrapper(agent: BaseAgent, test: str) -> Any:
@@ -137,7 +135,7 @@ def _wrapper(agent: BaseAgent, test: str) -> Any:
     return agent.env_wrapper
 
 
-def write_results(folder: Path, stem: str, episodes: Sequence[TestedEpisode], facts: dict[str, Any]) -> None:
+def write_results(folder: Path, stem: str, episodes: Sequence[EpisodeResult], facts: dict[str, Any]) -> None:
     """Write a test's files: `return_per_episode/STEM.npy`, `episodes/STEM.csv` and `episodes/STEM.json`.
 
     Args:
@@ -151,7 +149,7 @@ def write_results(folder: Path, stem: str, episodes: Sequence[TestedEpisode], fa
     temporary.replace(folder / "return_per_episode" / f"{stem}.npy")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(TestedEpisode._fields)
+    writer.writerow(EpisodeResult._fields)
     writer.writerows([*e[:4], int(e.success), e.frames] for e in episodes)
     write_atomically(folder / "episodes" / f"{stem}.csv", buffer.getvalue())
     write_atomically(folder / "episodes" / f"{stem}.json", json.dumps(facts, indent=1))

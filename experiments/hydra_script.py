@@ -1,4 +1,4 @@
-"""The entry of every hydra script: compose the configuration, check it, and turn what a user can mend into one clear line."""
+"""The entry of every hydra script: compose the configuration, check it, and say in one line what a user can mend."""
 
 from __future__ import annotations
 
@@ -74,9 +74,10 @@ def explain_override(error: Exception) -> str:
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
         known = known_keys()
-        near = difflib.get_close_matches(key[1], known, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(key[1], known, n=3, cutoff=0.6)
         if not near:  # a name without its section, or in the wrong one
-            near = [k for k in known if k.rsplit(".", 1)[-1] == key[1].rsplit(".", 1)[-1]][:3]
+            last = {name.rsplit(".", 1)[-1]: name for name in known}
+            near = [last[n] for n in difflib.get_close_matches(key[1].rsplit(".", 1)[-1], last, n=2, cutoff=0.6)]
         hint = f"did you mean {' or '.join(near)}?" if near else "configs/base.yaml lists every key"
         return f"{key[1]} is not a known key: {hint}"
     return " ".join(text.split())

@@ -35,5 +35,5 @@ def make_caller(config: Config, policy: LLMPolicy, updater: Any = None) -> Calle
         config.lamorel_tree,
         custom_updater=updater,
         custom_module_functions=policy.module_functions(),
-        custom_model_initializer=EmbeddingInitializer(llm_args.model_path) if copy_embeddings else None,
+        custom_model_initializer=EmbeddingInitializer(str(llm_args.model_path)) if copy_embeddings else None,
     )

@@ -2,8 +2,8 @@
 
     python experiments/make_tiny_llm.py experiment=demo
 
-It is written to `lamorel_args.llm_args.model_path`, in Hugging Face format; `rl_script_args.tiny_llm` holds its sizes and how
-long it imitates the bot on the configured level. With `tiny_llm.clone_steps=0` the weights stay random.
+It is written to `lamorel_args.llm_args.model_path`, in Hugging Face format; `rl_script_args.tiny_llm` holds its sizes
+and how long it imitates the bot on the configured level. With `tiny_llm.clone_steps=0` the weights stay random.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from experiments.configuration import Config
-from experiments.environments import import_packages
+from experiments.device import check_gpu
+from experiments.environments import check_environment
 from experiments.errors import UserError
 from experiments.hydra_script import hydra_script
 
@@ -26,7 +27,8 @@ logger = logging.getLogger("glam")
 def make_tiny_llm(config: Config) -> None:
     """Build, warm-start and save the model; an existing folder is replaced only when the new model is complete."""
     rl, tiny = config.rl, config.rl.tiny_llm
-    import_packages(rl)
+    check_environment(rl)
+    check_gpu(config)
     target = Path(str(config.lamorel.llm_args.model_path))
     if target.exists() and not (target / "config.json").exists():
         raise UserError(f"lamorel_args.llm_args.model_path={target} exists and holds no model: choose another folder")
@@ -42,9 +44,7 @@ def make_tiny_llm(config: Config) -> None:
     seed_everything(rl)
     folder = target.with_name(f".{target.name}.new")
     shutil.rmtree(folder, ignore_errors=True)
-    save_tiny_model(
-        folder, tiny.architecture, d_model=tiny.d_model, layers=tiny.layers, heads=tiny.heads, seed=rl.seed
-    )
+    save_tiny_model(folder, tiny.architecture, d_model=tiny.d_model, layers=tiny.layers, heads=tiny.heads, seed=rl.seed)
     if tiny.clone_steps > 0:
         demonstrations = bot_demonstrations(rl, tiny.clone_episodes)
         tree = OmegaConf.merge(config.lamorel_tree, {"llm_args": {"model_path": str(folder)}})

@@ -44,4 +44,6 @@ def other_mission(mission: str, objects: list[tuple[str, str]]) -> str:
 
 
 def _objects(env: Any) -> list[tuple[str, str]]:
-    return [(cell.color, cell.type) for cell in env.grid.grid if cell is not None and cell.type in ("key", "ball", "box")]
+    return [
+        (cell.color, cell.type) for cell in env.grid.grid if cell is not None and cell.type in ("key", "ball", "box")
+    ]

@@ -1,4 +1,4 @@
-"""Test an agent after training: python experiments/post-training_tests.py experiment=... (see post_training_tests.py)."""
+"""Test an agent: python experiments/post-training_tests.py experiment=... (see post_training_tests.py)."""
 
 from experiments.post_training_tests import main
 

@@ -1,11 +1,13 @@
 """Test an agent on episodes fixed beforehand: trained, zero-shot, cloned, random or bot.
 
-    python experiments/post-training_tests.py experiment=demo rl_script_args.zero_shot=false    # the trained models/ID
-    python experiments/post-training_tests.py experiment=demo                                   # model_path as it is
-    python experiments/post-training_tests.py experiment=demo rl_script_args.random_agent=true rl_script_args.name_model=random
+The trained models/ID, the model of model_path as it is (zero-shot), and the random policy:
+    python experiments/post-training_tests.py experiment=demo rl_script_args.zero_shot=false
+    python experiments/post-training_tests.py experiment=demo
+    python experiments/post-training_tests.py experiment=demo rl_script_args.random_agent=true \\
+        rl_script_args.name_model=random
 
-Test episode k is reset with int(1e9 * seed) + k and samples its actions from a stream of its own, so every agent and every
-`number_envs` plays the same episodes.
+Test episode k is reset with int(1e9 * seed) + k and samples its actions from a stream of its own, so every agent and
+every `number_envs` plays the same episodes.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.agents.base_agent import BaseAgent
 from experiments.agents.bot import BotAgent
 from experiments.agents.random_agent import RandomAgent
 from experiments.configuration import Config
-from experiments.environments import import_packages
+from experiments.device import check_gpu
+from experiments.environments import check_environment
 from experiments.errors import UserError
 from experiments.evaluation import evaluate, write_results
 from experiments.experiment_paths import ExperimentPaths, test_file_stem
@@ -38,7 +41,7 @@ def run_tests(config: Config) -> None:
     paths = ExperimentPaths.of(config)
     paths.make_writable(models=False)
     folder = paths.test_folder(config.rl.name_environment)
-    facts = {"agent": agent_label(config), "id": paths.id, "seed": config.rl.seed}
+    facts: dict[str, Any] = {"agent": agent_label(config), "id": paths.id, "seed": config.rl.seed}
     for test in config.rl.tests:
         refuse_other_agent(folder, test_file_stem(config, test), facts["agent"])
     agent, checkpoint = make_agent(config, paths)
@@ -58,10 +61,12 @@ def validate(config: Config) -> None:
     rl = config.rl
     if config.lamorel.distributed_setup_args.n_llm_processes == 0 and not (rl.bot or rl.random_agent):
         raise UserError(
-            "lamorel_args.distributed_setup_args.n_llm_processes=0: no agent is left to test, set it to 1 for the LLM, or "
-            "rl_script_args.random_agent=true or bot=true"
+            "lamorel_args.distributed_setup_args.n_llm_processes=0: no agent is left to test, set it to 1 for the LLM, "
+            "or rl_script_args.random_agent=true or bot=true"
         )
-    import_packages(rl)
+    check_environment(rl)
+    if not (rl.bot or rl.random_agent):
+        check_gpu(config)
 
 
 def agent_label(config: Config) -> str:
@@ -123,7 +128,9 @@ def with_cloned_model(config: Config) -> Config:
     if not config.rl.im_learning:
         return config
     override: dict[str, Any] = {"llm_args": {"model_path": config.rl.im_path, "pretrained": True}}
-    return dataclasses.replace(config, lamorel_tree=OmegaConf.merge(config.lamorel_tree, override))
+    tree = OmegaConf.merge(config.lamorel_tree, override)
+    assert isinstance(tree, DictConfig)
+    return dataclasses.replace(config, lamorel_tree=tree)
 
 
 main = hydra_script(run_tests)

@@ -165,4 +165,6 @@ def check_trackers(config: Config) -> None:
     from importlib.util import find_spec
 
     if config.rl.wandb and find_spec("wandb") is None:
-        raise UserError("rl_script_args.wandb=true: wandb is not installed, pip install -e .[tracking] or set it to false")
+        raise UserError(
+            "rl_script_args.wandb=true: wandb is not installed, pip install -e .[tracking] or set it to false"
+        )

@@ -1,4 +1,4 @@
-"""The global random states of a process. Every stream that we draw from has its own generator; these are for libraries."""
+"""The global random states of a process. Every stream we draw from has its own generator; these are for libraries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def seed_everything(rl: RLScriptArgs) -> None:
 def get_random_states() -> dict[str, Any]:
     """The global generators' states as JSON-able data."""
     version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    numpy_state: Any = np.random.get_state()
+    name, keys, position, has_gauss, cached = numpy_state
     return {
         "python": [version, list(internal), gauss],
         "numpy": [name, keys.tolist(), position, has_gauss, cached],

@@ -4,7 +4,8 @@ On a laptop, in one process:
     python experiments/train_language_agent.py experiment=demo
 Flan-T5 on one GPU:
     python experiments/train_language_agent.py machine=gpu lamorel_args.llm_args.model_path=google/flan-t5-small \\
-        rl_script_args.name_environment=BabyAI-GoToLocal-v0 rl_script_args.number_envs=32 rl_script_args.num_steps=400000 \\
+        rl_script_args.name_environment=BabyAI-GoToLocal-v0 rl_script_args.number_envs=32 \\
+        rl_script_args.num_steps=400000 \\
         rl_script_args.saving_path_logs=storage/logs rl_script_args.saving_path_model=storage/models
 The same command again resumes after any interruption.
 """
@@ -13,11 +14,10 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
-from typing import Any
 
 from experiments.configuration import Config
-from experiments.environments import import_packages
+from experiments.device import check_gpu
+from experiments.environments import check_environment
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
 from experiments.hydra_script import hydra_script
@@ -53,10 +53,11 @@ def validate(config: Config) -> None:
         raise UserError(
             "lamorel_args.distributed_setup_args.n_llm_processes=0: training needs an LLM process, set it to 1"
         )
-    import_packages(config.rl)
+    check_environment(config.rl)
     from experiments.run_log import check_trackers
 
     check_trackers(config)
+    check_gpu(config)
 
 
 main = hydra_script(train)

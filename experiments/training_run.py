@@ -6,7 +6,6 @@ import logging
 import sys
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from experiments.agents.ppo.base_ppo_agent import PPOConfig

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
-import gymnasium as gym
 import numpy as np
 
 from experiments.prompters import TextState
@@ -16,11 +15,11 @@ class BaseAgent(Protocol):
 
     Attributes:
         name: of its rows in tables.
-        env_wrapper: what it needs around every environment, or None.
+        env_wrapper: the wrapper that it needs around every environment, or None.
     """
 
     name: ClassVar[str]
-    env_wrapper: Callable[[gym.Env], gym.Env] | None
+    env_wrapper: ClassVar[Any]
 
     def act(self, states: Sequence[TextState], infos: Sequence[dict[str, Any]], uniforms: np.ndarray) -> np.ndarray:
         """The index of the chosen candidate in each state.

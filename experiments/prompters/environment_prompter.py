@@ -8,7 +8,7 @@ from experiments.prompters.base_prompter import TextState
 
 
 class EnvironmentPrompter:
-    """Takes the prompt from `info["prompt"]`, the candidates from `info["actions"]` and their ids from `info["action_ids"]`.
+    """Takes prompt, candidates and their ids from `info["prompt"]`, `info["actions"]` and `info["action_ids"]`.
 
     Where an environment offers no list of its own, the configured actions are used.
     """

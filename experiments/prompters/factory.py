@@ -26,7 +26,8 @@ def shown_action_names(rl: RLScriptArgs) -> list[str]:
     unknown = [name for name in names if name not in FRENCH_ACTIONS]
     if unknown:
         raise UserError(
-            f"rl_script_args.action_space: {', '.join(unknown)} has no French name, choose from {', '.join(FRENCH_ACTIONS)}"
+            f"rl_script_args.action_space: {', '.join(unknown)} has no French name, choose from "
+            f"{', '.join(FRENCH_ACTIONS)}"
         )
     return [FRENCH_ACTIONS[name] for name in names]
 

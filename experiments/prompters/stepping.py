@@ -14,7 +14,11 @@ from experiments.prompters.base_prompter import Prompter, TextState
 def start_prompters(prompters: Sequence[Prompter], observations: Any, infos: dict[str, Any]) -> list[TextState]:
     """Show the prompters what a vector reset gave; returns the states to act in."""
     count = len(prompters)
-    goals, seen, rows = missions(observations, count), split_observations(observations, count), split_infos(infos, count)
+    goals, seen, rows = (
+        missions(observations, count),
+        split_observations(observations, count),
+        split_infos(infos, count),
+    )
     for i, prompter in enumerate(prompters):
         prompter.reset(goals[i])
         prompter.observe(seen[i], rows[i])
@@ -30,7 +34,11 @@ def advance_prompters(
         the states to act in next, and the states that the actions led to (they differ where an episode ended).
     """
     count = len(prompters)
-    goals, seen, rows = missions(observations, count), split_observations(observations, count), split_infos(infos, count)
+    goals, seen, rows = (
+        missions(observations, count),
+        split_observations(observations, count),
+        split_infos(infos, count),
+    )
     last_rows = split_infos(infos.get("final_info", {}), count)
     reached = []
     for i, prompter in enumerate(prompters):

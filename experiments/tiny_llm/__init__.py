@@ -1,1 +1,1 @@
-"""Tiny language models made on the spot, without network: the demo's stand-in for a pretrained Flan-T5, and the tests' LLM."""
+"""Tiny language models made on the spot, without network: stand-ins for a pretrained Flan-T5 in the demo and tests."""

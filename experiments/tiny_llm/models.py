@@ -23,7 +23,7 @@ def tiny_model(architecture: str, tokenizer: PreTrainedTokenizerFast, *, d_model
     """
     if architecture == "t5":
         return T5ForConditionalGeneration(
-            T5Config(
+            T5Config(  # type: ignore[call-arg]
                 vocab_size=len(tokenizer), d_model=d_model, d_kv=d_model // heads, d_ff=2 * d_model, num_layers=layers,
                 num_decoder_layers=layers, num_heads=heads, dropout_rate=0.0, tie_word_embeddings=True,
                 pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,

@@ -25,9 +25,9 @@ MISSION_WORDS = (
 )
 # what the generalisation tests put in place of nouns, adjectives, actions and headers (paper, section 4.2)
 SUBSTITUTES = (
-    "chair table car vermilion jade cyan violet golden silver dax xolo afze faze jatu croh vurst gakul sil I would like "
-    "the agent to You have to rotate shift move ahead take release switch turn eat dance sleep do nothing cut think "
-    "chaise voiture mauve dorée argent Je veux que l'agent fasse Tu dois faire"
+    "chair table car vermilion jade cyan violet golden silver dax xolo afze faze jatu croh vurst gakul sil I would "
+    "like the agent to You have to rotate shift move ahead take release switch turn eat dance sleep do nothing cut "
+    "think chaise voiture mauve dorée argent Je veux que l'agent fasse Tu dois faire"
 )
 
 
@@ -35,7 +35,9 @@ def environment_words() -> list[str]:
     """Every word, number and mark that a prompt or an action can hold, sorted."""
     texts: list[str] = [MISSION_WORDS, SUBSTITUTES, ", : .", " ".join(map(str, range(LONGEST_DISTANCE + 1)))]
     for language in LANGUAGES.values():
-        texts += [re.sub(r"\{\w+\}", "", form) for form in (language.held, language.wall, language.thing, language.door)]
+        texts += [
+            re.sub(r"\{\w+\}", "", form) for form in (language.held, language.wall, language.thing, language.door)
+        ]
         texts += [language.sides_and_ahead.replace("{side}", "").replace("{ahead}", "")]
         texts += [*language.steps, language.forward, language.left, language.right, *language.states]
         texts += [*language.types.values(), *language.colors.values()]

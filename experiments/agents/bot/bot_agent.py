@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -38,8 +38,8 @@ class BotAdvice(gym.Wrapper):
 class BotAgent:
     """The expert; needs `BotAdvice` around every environment."""
 
-    name = "bot"
-    env_wrapper = BotAdvice
+    name: ClassVar[str] = "bot"
+    env_wrapper: ClassVar[Any] = BotAdvice
 
     def act(self, states: Sequence[TextState], infos: Sequence[dict[str, Any]], uniforms: np.ndarray) -> np.ndarray:
         """Raises UserError where the bot's action is not in the action list."""

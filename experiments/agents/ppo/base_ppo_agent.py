@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments.agents.ppo.advantages import compute_gae
 from experiments.agents.ppo.rollout import Rollout, Samples
-from experiments.episodes import EpisodeCounter, sample_actions
+from experiments.episodes import Episode, EpisodeCounter, sample_actions
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ class BasePPOAgent(ABC):
         """Act `steps_per_env` steps in every environment with the present policy."""
         if not self.observations:
             self.observations = self._first_observations()
-        seen, columns, episodes = [], defaultdict(list), []
+        seen: list[list[Any]] = []
+        episodes: list[Episode] = []
+        columns: dict[str, list[Tensor]] = defaultdict(list)
         for _ in range(self.config.steps_per_env):
             decision = self._decide(self.observations)
             actions = sample_actions(decision.log_probs.numpy(), self.sampling.random(len(self.observations)))

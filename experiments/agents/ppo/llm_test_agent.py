@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from lamorel import Caller
 class LLMTestAgent:
     """Samples from the policy, as in training."""
 
-    name = "llm"
-    env_wrapper = None
+    name: ClassVar[str] = "llm"
+    env_wrapper: ClassVar[Any] = None
 
     def __init__(self, caller: Caller, policy: LLMPolicy) -> None:
         self.caller = caller

@@ -34,7 +34,7 @@ class PPOUpdateConfig:
 
 
 class PPOUpdater(BaseUpdater):
-    """Loss = mean(policy loss) - entropy_coef * mean(entropy) + value_loss_coef * mean(value loss); one Adam over all."""
+    """Loss = mean(policy) - entropy_coef * mean(entropy) + value_loss_coef * mean(value); one Adam over all."""
 
     def __init__(self, config: PPOUpdateConfig, policy: LLMPolicy) -> None:
         super().__init__()
@@ -43,7 +43,8 @@ class PPOUpdater(BaseUpdater):
 
     def setup(self) -> None:
         """Make the optimiser before a checkpoint may be loaded into it."""
-        llm, heads = [], []
+        llm: list[torch.nn.Parameter] = []
+        heads: list[torch.nn.Parameter] = []
         for name, parameter in self._llm_module.module.named_parameters():
             if parameter.requires_grad:
                 (heads if name.startswith("_module_functions") else llm).append(parameter)

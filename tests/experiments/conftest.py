@@ -1,0 +1,66 @@
+"""Tiny models, small configurations, and scripts as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments.configuration import parse_config
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "rl_script_args.name_environment=BabyAI-GoToRedBallNoDists-v0",
+    "rl_script_args.max_episode_steps=6",
+    "rl_script_args.number_envs=4",
+    "rl_script_args.frames_per_proc=8",
+    "rl_script_args.num_steps=96",  # 3 updates of 32 frames
+    "rl_script_args.epochs=2",
+    "rl_script_args.batch_size=12",  # does not divide 32
+    "rl_script_args.nbr_obs=2",
+    "rl_script_args.lr=1e-3",
+    "rl_script_args.number_episodes=6",
+    "rl_script_args.torch_threads=1",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory):
+    """A folder with the untrained models t5 and llama."""
+    from experiments.tiny_llm.models import save_tiny_model
+
+    folder = tmp_path_factory.mktemp("models")
+    for architecture in ("t5", "llama"):
+        save_tiny_model(folder / architecture, architecture, d_model=32, layers=1, heads=2)
+    return folder
+
+
+@pytest.fixture
+def small(tmp_path, tiny_models):
+    """Overrides of a run of seconds that writes below tmp_path."""
+    return [
+        *SMALL,
+        f"lamorel_args.llm_args.model_path={tiny_models / 't5'}",
+        f"rl_script_args.saving_path_logs={tmp_path / 'logs'}",
+        f"rl_script_args.saving_path_model={tmp_path / 'models'}",
+    ]
+
+
+def make_config(overrides):
+    """The validated configuration that a script would get."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return parse_config(compose("base", overrides=list(overrides)))
+
+
+def script_environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run_script(name, overrides, cwd, *, timeout=120):
+    """Run experiments/NAME as a user does, from the folder `cwd`."""
+    command = [sys.executable, str(ROOT / "experiments" / name), *overrides]
+    return subprocess.run(
+        command, cwd=cwd, env=script_environment(), capture_output=True, text=True, timeout=timeout, check=False
+    )

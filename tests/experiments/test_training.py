@@ -1,0 +1,182 @@
+"""Training end to end with a tiny LLM: what it writes, and that a resumed run is the uninterrupted one."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from experiments.configuration import UserError
+from experiments.experiment_paths import ExperimentPaths
+from experiments.run_log import COLUMNS
+from experiments.train_language_agent import train
+from experiments.training_run import TrainingRun
+from tests.experiments.conftest import make_config
+
+MEASURED_TIME = ["FPS", "duration"]
+
+
+def paths_of(overrides):
+    return ExperimentPaths.of(make_config(overrides))
+
+
+def logs_without_time(paths):
+    return pd.read_csv(paths.logs / "log.csv").drop(columns=MEASURED_TIME)
+
+
+def assert_same_run(one, other):
+    """Equal logs (but for measured time), probe probabilities and weights."""
+    pd.testing.assert_frame_equal(logs_without_time(one), logs_without_time(other), check_exact=True)
+    assert (one.logs / "distrib.csv").read_text() == (other.logs / "distrib.csv").read_text()
+    for name in ("model.safetensors", "heads.safetensors"):
+        first, second = load_file(one.models / "last" / name), load_file(other.models / "last" / name)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first), name
+
+
+def test_what_a_run_writes(small):
+    train(make_config(small))
+    paths = paths_of(small)
+    log = pd.read_csv(paths.logs / "log.csv")
+    assert tuple(log.columns) == COLUMNS
+    assert log["update"].tolist() == [1, 2, 3]
+    assert log.frames.tolist() == [32, 64, 96]
+    # six steps at most: after 8 steps in 4 environments at least 4 episodes have ended
+    assert log.episodes.is_monotonic_increasing
+    assert log.episodes[0] >= 4
+    np.testing.assert_allclose(log.reshaped_return_mean, 20 * log.return_mean)
+    assert (log.grad_norm > 0).all()
+    assert log.entropy.between(0, math.log(6)).all()
+
+    distrib = pd.read_csv(paths.logs / "distrib.csv")
+    assert list(distrib.columns[:3]) == ["update", "frames", "prompt"]
+    assert len(distrib) == 3 * 11
+    np.testing.assert_allclose(distrib.iloc[:, 3:].sum(axis=1), 1, atol=1e-5)
+
+    assert json.loads((paths.logs / "status.json").read_text()) == {
+        "i": 3,
+        "num_episodes": int(log.episodes.iloc[-1]),
+        "num_frames": 96,
+    }
+    assert "name_environment: BabyAI-GoToRedBallNoDists-v0" in (paths.logs / "config.yaml").read_text()
+    events = EventAccumulator(str(paths.logs))
+    events.Reload()
+    assert [event.step for event in events.Scalars("policy_loss")] == [1, 2, 3]
+
+    last = paths.models / "last"
+    AutoModelForSeq2SeqLM.from_pretrained(last)
+    assert AutoTokenizer.from_pretrained(last)("turn left", add_special_tokens=False)["input_ids"]
+    torch.load(last / "optimizer.pt", weights_only=True)
+    assert (paths.models / "backup" / "manifest.json").exists()
+
+
+def test_the_weights_change_and_the_same_seed_repeats_them(small, tmp_path):
+    again = [
+        *small,
+        f"rl_script_args.saving_path_logs={tmp_path / 'l2'}",
+        f"rl_script_args.saving_path_model={tmp_path / 'm2'}",
+    ]
+    other_seed = [*again, "rl_script_args.seed=2"]
+    for overrides in (small, again, other_seed):
+        train(make_config(overrides))
+    assert_same_run(paths_of(small), paths_of(again))
+    one, two = (load_file(paths_of(o).models / "last" / "model.safetensors") for o in (again, other_seed))
+    assert not torch.equal(one["shared.weight"], two["shared.weight"])
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(small, tmp_path):
+    straight = [
+        *small,
+        f"rl_script_args.saving_path_logs={tmp_path / 'l2'}",
+        f"rl_script_args.saving_path_model={tmp_path / 'm2'}",
+    ]
+    train(make_config(straight))
+    for frames in (32, 64, 96):  # one update per session, and episodes that span them
+        train(make_config([*small, f"rl_script_args.num_steps={frames}"]))
+    assert_same_run(paths_of(small), paths_of(straight))
+    events = EventAccumulator(str(paths_of(small).logs))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3]
+
+
+def test_logs_past_the_checkpoint_are_cut_back(small):
+    train(make_config([*small, "rl_script_args.num_steps=64"]))
+    paths = paths_of(small)
+    before = (paths.logs / "log.csv").read_text()
+    with (paths.logs / "log.csv").open("a") as file:
+        file.write(before.splitlines()[-1].replace("2,", "3,", 1) + "\n4,1,torn")  # a session that was killed
+    train(make_config(small))
+    assert pd.read_csv(paths.logs / "log.csv")["update"].tolist() == [1, 2, 3]
+
+
+def test_a_resume_with_another_configuration_is_refused(small):
+    train(make_config([*small, "rl_script_args.num_steps=32"]))
+    with pytest.raises(UserError, match=r"rl_script_args\.lr.*rl_script_args\.temperature") as error:
+        train(make_config([*small, "rl_script_args.lr=1e-4", "rl_script_args.temperature=2"]))
+    assert "checkpoint 0.001, given 0.0001" in str(error.value)
+    train(make_config([*small, "rl_script_args.num_steps=64", "lamorel_args.llm_args.minibatch_size=3"]))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["rl_script_args.score_rule=sum"],
+        ["rl_script_args.score_rule=token"],
+        ["rl_script_args.score_rule=word"],
+        ["rl_script_args.score_rule=logits"],
+        ["rl_script_args.score_rule=max_scaled", "rl_script_args.temperature=0.5"],
+        ["compat=released_code", "rl_script_args.task_kind=per_episode"],
+        ["rl_script_args.use_action_heads=true", "rl_script_args.detach_value=true"],
+        ["lamorel_args.llm_args.pretrained=false", "rl_script_args.use_action_heads=true"],
+        ["lamorel_args.llm_args.pretrained=false", "rl_script_args.load_embedding=false"],
+        ["rl_script_args.bootstrap_timeouts=true", "rl_script_args.normalize_advantages=true"],
+        ["rl_script_args.language=french", "rl_script_args.walls=all", "rl_script_args.vector_backend=process"],
+        ["llama"],
+        ["llama", "rl_script_args.use_action_heads=true"],
+    ],
+    ids=lambda overrides: "+".join(o.split(".")[-1] for o in overrides),
+)
+def test_the_first_ratio_is_one(small, tiny_models, overrides):
+    """Acting and updating see the same policy, for every rule, head and model: the ratio of an update's first minibatch."""
+    if "llama" in overrides:
+        model = [f"lamorel_args.llm_args.model_path={tiny_models / 'llama'}", "lamorel_args.llm_args.model_type=causal"]
+        overrides = [*model, *overrides[1:]]
+    config = make_config([*small, *overrides, "rl_script_args.template_test=2"])
+    paths = ExperimentPaths.of(config)
+    paths.make_writable()
+    with TrainingRun(config, paths) as run:
+        run.resume()
+        for _ in range(2):
+            rollout = run.agent.collect_rollout()
+            stats = run.agent.update(rollout)
+            run.record(rollout, stats, seconds=1.0)
+            assert stats["first_ratio_error"] < 1e-4
+            assert stats["ratio_error"] > 1e-6  # later minibatches differ: the weights did move
+            assert stats["gradient_steps"] == 2 * 3
+
+
+def test_target_kl_stops_an_update(small):
+    config = make_config([*small, "rl_script_args.target_kl=1e-9"])
+    paths = ExperimentPaths.of(config)
+    paths.make_writable()
+    with TrainingRun(config, paths) as run:
+        run.resume()
+        # the first minibatch has ratio 1 and KL 0 up to rounding, the next ones do not
+        assert run.agent.update(run.agent.collect_rollout())["gradient_steps"] < 6
+
+
+def test_embeddings_alone_are_copied(small, tiny_models):
+    config = make_config([*small, "lamorel_args.llm_args.pretrained=false"])
+    from experiments.llm_side import make_caller, make_policy
+
+    pretrained = load_file(tiny_models / "t5" / "model.safetensors")
+    with make_caller(config, make_policy(config.rl)) as caller:
+        model = caller._worker._llm.module._LLM_model
+        assert torch.equal(model.get_input_embeddings().weight, pretrained["shared.weight"])
+        name = "encoder.block.0.layer.0.SelfAttention.q.weight"
+        assert not torch.equal(model.state_dict()[name], pretrained[name])

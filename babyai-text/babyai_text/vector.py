@@ -33,7 +33,7 @@ class SyncEpisodes(SyncVectorEnv):
 
 
 class ProcessEpisodes(AsyncVectorEnv):
-    """Every environment in a process of its own: worth it only where a step costs more than a message, about 0.2 ms."""
+    """Every environment in a process of its own: worth it only where a step takes much longer than sending a message."""
 
     def get_state(self) -> list[dict[str, Any]]:
         """One JSON-able dict per environment."""

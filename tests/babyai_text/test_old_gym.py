@@ -25,6 +25,7 @@ def run(script, path=None):
     environment = os.environ | ({"PYTHONPATH": f"{path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"} if path else {})
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
+    assert "Overriding" not in result.stderr  # each id is registered once, whoever asks for it
     return result.stdout
 
 

@@ -11,9 +11,10 @@ import statistics
 import sys
 import time
 
-import babyai_text
 import gymnasium as gym
 import numpy as np
+
+import babyai_text
 from babyai_text.quiet import silence
 
 LEVEL = "BabyAI-GoToLocal-v0"

@@ -33,7 +33,7 @@ class SyncEpisodes(SyncVectorEnv):
 
 
 class ProcessEpisodes(AsyncVectorEnv):
-    """Every environment in a process of its own: worth it only where a step takes much longer than sending a message."""
+    """Every environment in a process of its own: worth it only where a step takes longer than a message."""
 
     def get_state(self) -> list[dict[str, Any]]:
         """One JSON-able dict per environment."""

@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from babyai_text import describe
 from minigrid.core.grid import Grid
 from minigrid.core.mission import MissionSpace
 from minigrid.core.world_object import Ball, Box, Door, Floor, Goal, Key, Lava, Wall
 from minigrid.minigrid_env import MiniGridEnv
 from minigrid.wrappers import FullyObsWrapper
+
+from babyai_text import describe
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

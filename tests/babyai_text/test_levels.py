@@ -5,10 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import babyai_text
 import numpy as np
 import pytest
-from babyai_text.levels import HELD_OUT, TASKS
 from gymnasium.utils import seeding
 from minigrid.core.grid import Grid
 from minigrid.core.world_object import Ball, Box, Key
@@ -22,6 +20,9 @@ from minigrid.envs.babyai.core.verifier import (
     PutNextInstr,
 )
 from minigrid.utils.baby_ai_bot import BabyAIBot
+
+import babyai_text
+from babyai_text.levels import HELD_OUT, TASKS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(7)

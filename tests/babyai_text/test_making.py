@@ -3,11 +3,12 @@
 import warnings
 from itertools import pairwise
 
-import babyai_text
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+
+import babyai_text
 
 REGISTERED = [
     "BabyAI-MixedTrainLocal-v0",

@@ -2,13 +2,14 @@
 
 import json
 
-import babyai_text
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import data_equivalence
+
+import babyai_text
 from babyai_text.levels import TASKS
 from babyai_text.replay import ReplayState, SeededEpisodes
-from gymnasium.utils.env_checker import data_equivalence
 
 TRAIN = "BabyAI-MixedTrainLocal-v0"
 

@@ -2,11 +2,12 @@
 
 import json
 
-import babyai_text
 import numpy as np
 import pytest
-from babyai_text.vector import BACKENDS
 from gymnasium.utils.env_checker import data_equivalence
+
+import babyai_text
+from babyai_text.vector import BACKENDS
 
 GOTO, TRAIN = "BabyAI-GoToLocal-v0", "BabyAI-MixedTrainLocal-v0"
 DONE = 6

@@ -1,7 +1,7 @@
 """The module that is trained: the language model and its heads, behind one differentiable call."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from lamorel.config import LLMArgs
 from lamorel.forwards import Forwards, Root, base_model
 from lamorel.heads import run_functions
 from lamorel.module_function import BaseModuleFunction
+from lamorel.padding import chunks_by_length
 from lamorel.probe import cache_defect
 from lamorel.scoring import TokenScores, per_candidate, score_from_root, score_pairs
 from lamorel.seq2seq import Seq2SeqForwards
@@ -24,6 +25,11 @@ logger = logging.getLogger(__name__)
 BUILTIN_KEYS = ("__score", "__tokens", "__logits")
 
 Outputs = dict[str, torch.Tensor]
+
+# Tokens of one root forward, padding included. A CPU gains nothing from more and loses by padding short contexts to
+# the length of long ones; a GPU wants larger batches.
+_TOKENS_PER_FORWARD = {"cpu": 2048}
+_TOKENS_ON_ACCELERATOR = 32768
 
 
 class LLMModule(torch.nn.Module):
@@ -78,7 +84,9 @@ class LLMModule(torch.nn.Module):
         results: list[Outputs] = [{} for _ in contexts]
         rows = minibatch_size or self._args.minibatch_size
         with torch.set_grad_enabled(require_grad):
-            for chunk in _by_length(context_ids, rows):
+            lengths = [len(ids) for ids in context_ids]
+            budget = _TOKENS_PER_FORWARD.get(self.forwards().device.type, _TOKENS_ON_ACCELERATOR)
+            for chunk in chunks_by_length(lengths, [0] * len(lengths), tokens=budget, rows=rows):
                 run: Callable[[], list[Outputs]] = partial(
                     self._run_chunk,
                     module_function_keys,
@@ -95,20 +103,11 @@ class LLMModule(torch.nn.Module):
                     results[i] = output
         return results
 
-    def chunks(self, contexts: Sequence[str], candidates: Sequence[Sequence[str]], tokens: int) -> Iterator[list[int]]:
+    def chunks(self, contexts: Sequence[str], candidates: Sequence[Sequence[str]], tokens: int) -> list[list[int]]:
         """Indices of contexts of similar length, in groups of about `tokens` tokens with padding and candidates."""
-        context_ids = self.encoder.contexts(contexts)
         continued = [sum(map(len, group)) for group in self.encoder.candidates(candidates)]
-        chunk: list[int] = []
-        size = 0
-        for i in sorted(range(len(context_ids)), key=lambda i: len(context_ids[i])):
-            size += continued[i]
-            if chunk and (len(chunk) + 1) * len(context_ids[i]) + size > tokens:
-                yield chunk
-                chunk, size = [], continued[i]
-            chunk.append(i)
-        if chunk:
-            yield chunk
+        lengths = [len(ids) for ids in self.encoder.contexts(contexts)]
+        return chunks_by_length(lengths, continued, tokens=tokens, rows=max(1, len(lengths)))
 
     @property
     def minibatch_size(self) -> int:
@@ -189,10 +188,3 @@ class LLMModule(torch.nn.Module):
                 raise KeyError(f"unknown module function {key!r}; known: {', '.join(known)}")
             if key in BUILTIN_KEYS and candidates is None:
                 raise ValueError(f"{key} needs candidates")
-
-
-def _by_length(contexts: Sequence[TokenIds], rows: int) -> Iterator[list[int]]:
-    """Indices of contexts that run together, in input order: `rows` at most, of similar length (little padding)."""
-    order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))
-    for start in range(0, len(order), rows):
-        yield sorted(order[start : start + rows])

@@ -32,3 +32,24 @@ def concatenate(first: Padded, second: Padded) -> Padded:
 def positions(mask: torch.Tensor) -> torch.Tensor:
     """Position of every token among the tokens of its row, (rows, width); 0 on padding before the first."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def chunks_by_length(lengths: Sequence[int], continued: Sequence[int], *, tokens: int, rows: int) -> list[list[int]]:
+    """Indices of texts that run together, of similar length, so that padding is small; each chunk in input order.
+
+    Args:
+        lengths: tokens of each text.
+        continued: further tokens of each text, which are not padded to the chunk's longest.
+        tokens: budget of a chunk, padding included; a single text may exceed it.
+        rows: cap on the texts of a chunk.
+    """
+    chunks: list[list[int]] = []
+    extra = 0
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        extra += continued[i]
+        full = chunks and (len(chunks[-1]) == rows or (len(chunks[-1]) + 1) * lengths[i] + extra > tokens)
+        if not chunks or full:
+            chunks.append([])
+            extra = continued[i]
+        chunks[-1].append(i)
+    return [sorted(chunk) for chunk in chunks]

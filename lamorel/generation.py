@@ -55,17 +55,20 @@ def _generate_ids(
     model = llm._LLM_model
     is_encoder_decoder = base_model(model).config.is_encoder_decoder
     batch = pad(contexts, fill=llm.encoder.pad_id, left=not is_encoder_decoder, device=llm.forwards().device)
-    options = {"pad_token_id": llm.encoder.pad_id} | options
+    # The beams' scores come with the scores of every step; without beams these are not worth their memory.
+    own = {"return_dict_in_generate": True, "output_scores": (options.get("num_beams") or 1) > 1}
+    options = {"pad_token_id": llm.encoder.pad_id} | options | own
     if "stop_strings" in options:
         options["tokenizer"] = llm.encoder.tokenizer
     with quiet():
-        output = model.generate(
-            input_ids=batch.ids, attention_mask=batch.mask, **options, return_dict_in_generate=True, output_scores=True
-        )
+        output = model.generate(input_ids=batch.ids, attention_mask=batch.mask, **options)
     skipped = 1 if is_encoder_decoder else batch.ids.shape[1]
     ends = options.get("eos_token_id", model.generation_config.eos_token_id)
     ends = set(ends) if isinstance(ends, list | tuple) else {ends}
     sequences = [_up_to_end(row, ends) for row in output.sequences[:, skipped:].tolist()]
+    if "stop_strings" in options or "stopping_criteria" in options:
+        # These end a sequence without an end token; what follows in a batch is padding.
+        sequences = [_without_trailing(ids, options["pad_token_id"]) for ids in sequences]
     beam_scores = getattr(output, "sequences_scores", None)
     return sequences, [] if beam_scores is None else beam_scores.tolist()
 
@@ -75,6 +78,13 @@ def _up_to_end(tokens: list[int], ends: set[int]) -> TokenIds:
         if token in ends:
             return tuple(tokens[: i + 1])
     return tuple(tokens)
+
+
+def _without_trailing(tokens: TokenIds, pad: int) -> TokenIds:
+    length = len(tokens)
+    while length and tokens[length - 1] == pad:
+        length -= 1
+    return tokens[:length]
 
 
 def _logprobs(

@@ -68,3 +68,17 @@ def test_tokens_after_the_end_do_not_count(tiny: Any) -> None:
             expected = scored(caller, context, entry["tokens"]).sum().item()
             assert entry["text_logprob"] == pytest.approx(expected, abs=1e-3)
         assert results[0][0]["tokens"] == first[: first.index(first[1]) + 1]
+
+
+def test_text_after_a_stop_string_does_not_count(tiny_pair: Any) -> None:
+    with tiny_pair.caller() as caller:
+        whole = [group[0] for group in caller.generate(CONTEXTS, max_new_tokens=6)]
+        stop = caller._worker._llm.module.encoder.tokenizer.decode(whole[0]["tokens"][:2])
+        results = caller.generate(CONTEXTS, max_new_tokens=6, stop_strings=[stop])
+        assert results[0][0]["tokens"] == whole[0]["tokens"][:2]
+        together = [group[0]["text_probability"] for group in results]
+        alone = [
+            caller.generate([context], max_new_tokens=6, stop_strings=[stop])[0][0]["text_probability"]
+            for context in CONTEXTS
+        ]
+    assert together == pytest.approx(alone, rel=1e-3)

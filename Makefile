@@ -15,6 +15,20 @@ help:
 
 install: $(READY)
 
+# The demo: four commands that differ from a real experiment only in the overlay. `make train SEED=2` for another seed.
+SEED ?= 1
+DEMO = experiment=demo rl_script_args.seed=$(SEED)
+TEST = $(BIN)/python experiments/post-training_tests.py $(DEMO) rl_script_args.max_episode_steps=null
+
+train: $(READY)
+	$(BIN)/python experiments/make_tiny_llm.py $(DEMO)
+	$(TEST) rl_script_args.random_agent=true rl_script_args.name_model=random
+	$(TEST) rl_script_args.zero_shot=true
+	$(BIN)/python experiments/train_language_agent.py $(DEMO)
+	$(TEST) rl_script_args.zero_shot=false
+	$(BIN)/python experiments/test_results.py --logs storage/demo/logs --runs '*_seed_$(SEED)' \
+	  --output storage/demo/results_seed_$(SEED)
+
 $(READY): requirements.txt setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is older than Python 3.11: install one and call make PYTHON=/path/to/python3.11"; exit 1; }

@@ -27,13 +27,15 @@ setup(
         "hydra-core>=1.3.2,<1.4",
         "omegaconf>=2.3,<2.4",
         "gymnasium>=1.1",
-        "minigrid>=3.0",
+        "minigrid>=3.2",
         "numpy>=1.26",
         "pandas>=2.1",
         "matplotlib>=3.8",
         "tensorboard>=2.14",
         "tqdm>=4.66",
     ],
+    # old `gym` finds the levels by itself when it is installed
+    entry_points={"gym.envs": ["__root__ = babyai_text.registration:register_in_old_gym"]},
     extras_require={
         "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.13"],
         "gym": ["gym==0.26.2"],  # registers the levels in the old `gym` as well

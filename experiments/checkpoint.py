@@ -115,7 +115,6 @@ class CheckpointStore:
                 shutil.rmtree(self.last)  # broken: it must not replace a good backup
             self._promote()
             best = self.last
-        logger.info("checkpoint of update %d: %s", complete.get(best, complete.get(self.next)), best)
         return best
 
 

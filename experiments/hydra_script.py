@@ -38,7 +38,7 @@ def hydra_script(job: Callable[[Config], None], *, model_exists: bool = True) ->
         set_up_logging()  # here, as hydra has just reset it
         try:
             job(parse_config(tree, model_exists=model_exists))
-        except (UserError, LamorelConfigError) as error:
+        except user_errors() as error:
             # SystemExit passes through hydra untouched, so that nothing is printed around the message
             sys.exit(fail(str(error)))
         except OmegaConfBaseException as error:  # an interpolation that leads nowhere
@@ -53,6 +53,12 @@ def hydra_script(job: Callable[[Config], None], *, model_exists: bool = True) ->
             sys.exit(fail(explain_override(error)))
 
     return main
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """The error types whose text is meant for the user."""
+    checkpoint = sys.modules.get("lamorel.checkpoint")  # imported once a model is in use; it imports torch
+    return (UserError, LamorelConfigError) + (() if checkpoint is None else (checkpoint.CheckpointError,))
 
 
 def set_up_logging() -> None:

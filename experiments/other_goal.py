@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 
-OBJECT_PHRASE = re.compile(r"\b(?:the|a) (?:(\w+) )?(key|ball|box)\b")
+OBJECT_PHRASE = re.compile(r"\b(?:the|a) (?:(\w+) )?(key|ball|box|door)\b")
 
 
 class OtherGoal(gym.Wrapper):
@@ -45,5 +45,7 @@ def other_mission(mission: str, objects: list[tuple[str, str]]) -> str:
 
 def _objects(env: Any) -> list[tuple[str, str]]:
     return [
-        (cell.color, cell.type) for cell in env.grid.grid if cell is not None and cell.type in ("key", "ball", "box")
+        (cell.color, cell.type)
+        for cell in env.grid.grid
+        if cell is not None and cell.type in ("key", "ball", "box", "door")
     ]

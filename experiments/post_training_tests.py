@@ -120,6 +120,7 @@ def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int |
     caller = make_caller(with_cloned_model(config), policy)
     if checkpoint is not None:
         caller.load(str(checkpoint))
+        logger.info("testing the checkpoint %s", checkpoint)
     return LLMTestAgent(caller, policy), None if checkpoint is None else read_trainer(checkpoint)["update"]
 
 

@@ -96,7 +96,7 @@ class TrainingRun:
             self.progress = Progress(**trainer["progress"])
             self.agent.set_state(states["agent"])
             set_random_states(states["random"])
-            logger.info("resumed at update %d, %d frames", self.progress.update, self.progress.frames)
+            logger.info("resumed at update %d from %s", self.progress.update, self.checkpoint)
         self.log.open(self.progress)
         self.bar.update(self.progress.frames)
 

@@ -1,13 +1,15 @@
 """User hooks that change the model once it is built: freeze weights, add adapters, load a checkpoint."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 
 
-class BaseModelInitializer:
+class BaseModelInitializer(ABC):
     """Base of `Caller(custom_model_initializer=...)`."""
 
+    @abstractmethod
     def initialize_model(self, model: torch.nn.Module) -> torch.nn.Module:
         """The model to use, usually `model` itself, changed.
 
@@ -15,7 +17,6 @@ class BaseModelInitializer:
             model: the whole module: `model._LLM_model` is the Hugging Face model, `model._module_functions` the
                 heads by name, already initialised.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define initialize_model")
 
 
 class SequentialInitializer(BaseModelInitializer):

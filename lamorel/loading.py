@@ -48,7 +48,7 @@ def check_device(args: LLMArgs) -> torch.device:
 def load_tokenizer(args: LLMArgs) -> Any:
     """The tokenizer beside the model."""
     assert args.model_path is not None
-    with quiet():
+    with quiet(), _naming(args.model_path):
         return transformers.AutoTokenizer.from_pretrained(
             _location(args.model_path), trust_remote_code=args.trust_remote_code
         )
@@ -56,7 +56,8 @@ def load_tokenizer(args: LLMArgs) -> Any:
 
 def load_model(args: LLMArgs, device: torch.device) -> Any:
     """The model in eval mode on `device` (or spread from there on), with its LoRA adapter where one is asked for."""
-    with quiet(), seeded(args.seed, "model"):
+    assert args.model_path is not None
+    with quiet(), seeded(args.seed, "model"), _naming(args.model_path):
         model = _from_pretrained(args, device) if args.pretrained else _from_config(args)
         if not args.load_in_4bit:
             model = _place(model, args, device)
@@ -85,6 +86,19 @@ def quiet() -> Iterator[None]:
     finally:
         if was_enabled:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _naming(model_path: str) -> Iterator[None]:
+    """Turns what transformers says of a model it cannot find or read into one line that names the key."""
+    try:
+        yield
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise LamorelConfigError(
+            f"llm_args.model_path {model_path} cannot be loaded: give the folder of a model, or a hub id that this "
+            f"machine can reach ({reason})"
+        ) from error
 
 
 def _location(model_path: str) -> str:

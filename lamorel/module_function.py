@@ -1,12 +1,13 @@
 """User heads: modules that run on the model's outputs and are trained with it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 
 
-class BaseModuleFunction(torch.nn.Module):
+class BaseModuleFunction(torch.nn.Module, ABC):
     """Base of functions registered by name in `Caller(custom_module_functions={name: function})`.
 
     Attributes:
@@ -28,6 +29,7 @@ class BaseModuleFunction(torch.nn.Module):
     def initialize(self) -> None:
         """Creates the parameters; called once, with the random state seeded by `llm_args.seed`."""
 
+    @abstractmethod
     def forward(
         self,
         forward_outputs: Mapping[str, Any],
@@ -45,4 +47,3 @@ class BaseModuleFunction(torch.nn.Module):
             tokenized_contexts: per row `input_ids` and `attention_mask` of its context.
             **kwargs: what the caller of `score`, `custom_module_fns` or `_llm_module` gave beside the inputs, whole.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define forward")

@@ -1,5 +1,6 @@
 """Base of user code that trains the model."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 LossFunction = Callable[..., torch.Tensor]
 
 
-class BaseUpdater:
+class BaseUpdater(ABC):
     """Base of `Caller(custom_updater=...)`.
 
     `self._llm_module(keys, contexts=..., candidates=..., require_grad=True, minibatch_size=None, **kwargs)` runs the
@@ -29,9 +30,10 @@ class BaseUpdater:
     _llm_module: Any = None
     _pending_optimizer_state: dict[str, Any] | None = None
 
-    def setup(self) -> None:
+    def setup(self) -> None:  # noqa: B027 (a hook that need not be used)
         """Called once, when `self._llm_module` is ready and before any update: the place to make an optimizer."""
 
+    @abstractmethod
     def perform_update(
         self, contexts: list[str], candidates: list[list[str]], _current_batch_ids: list[int], **kwargs: Any
     ) -> Any:
@@ -47,7 +49,6 @@ class BaseUpdater:
         Returns:
             Anything; `Caller.update` returns it in a list with one entry per LLM process.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define perform_update")
 
     def accumulate(
         self,

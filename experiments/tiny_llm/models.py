@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from experiments.tiny_llm.vocabulary import word_level_tokenizer
+from lamorel.loading import quiet
 
 ARCHITECTURES = {"t5": "seq2seq", "llama": "causal"}  # name -> lamorel's model_type
 
@@ -48,5 +49,6 @@ def save_tiny_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = tiny_model(architecture, tokenizer, d_model=d_model, layers=layers, heads=heads)
-    model.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,11 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from experiments.configuration import UserError
+from experiments.checkpoint import CheckpointStore
+from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
+from experiments.llm_side import make_caller, make_policy
+from experiments.post_training_tests import run_tests
 from experiments.run_log import COLUMNS
 from experiments.train_language_agent import train
 from experiments.training_run import TrainingRun
@@ -23,6 +27,12 @@ MEASURED_TIME = ["FPS", "duration"]
 
 def paths_of(overrides):
     return ExperimentPaths.of(make_config(overrides))
+
+
+def elsewhere(overrides, tmp_path):
+    """The same run, writing beside the other."""
+    folders = (("saving_path_logs", "other_logs"), ("saving_path_model", "other_models"))
+    return [*overrides, *(f"rl_script_args.{key}={tmp_path / name}" for key, name in folders)]
 
 
 def logs_without_time(paths):
@@ -76,11 +86,7 @@ def test_what_a_run_writes(small):
 
 
 def test_the_weights_change_and_the_same_seed_repeats_them(small, tmp_path):
-    again = [
-        *small,
-        f"rl_script_args.saving_path_logs={tmp_path / 'l2'}",
-        f"rl_script_args.saving_path_model={tmp_path / 'm2'}",
-    ]
+    again = elsewhere(small, tmp_path)
     other_seed = [*again, "rl_script_args.seed=2"]
     for overrides in (small, again, other_seed):
         train(make_config(overrides))
@@ -90,11 +96,7 @@ def test_the_weights_change_and_the_same_seed_repeats_them(small, tmp_path):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(small, tmp_path):
-    straight = [
-        *small,
-        f"rl_script_args.saving_path_logs={tmp_path / 'l2'}",
-        f"rl_script_args.saving_path_model={tmp_path / 'm2'}",
-    ]
+    straight = elsewhere(small, tmp_path)
     train(make_config(straight))
     for frames in (32, 64, 96):  # one update per session, and episodes that span them
         train(make_config([*small, f"rl_script_args.num_steps={frames}"]))
@@ -142,7 +144,7 @@ def test_a_resume_with_another_configuration_is_refused(small):
     ids=lambda overrides: "+".join(o.split(".")[-1] for o in overrides),
 )
 def test_the_first_ratio_is_one(small, tiny_models, overrides):
-    """Acting and updating see the same policy, for every rule, head and model: the ratio of an update's first minibatch."""
+    """Acting and updating see the same policy, for every rule, head and model: ratio 1 on the first minibatch."""
     if "llama" in overrides:
         model = [f"lamorel_args.llm_args.model_path={tiny_models / 'llama'}", "lamorel_args.llm_args.model_type=causal"]
         overrides = [*model, *overrides[1:]]
@@ -172,11 +174,65 @@ def test_target_kl_stops_an_update(small):
 
 def test_embeddings_alone_are_copied(small, tiny_models):
     config = make_config([*small, "lamorel_args.llm_args.pretrained=false"])
-    from experiments.llm_side import make_caller, make_policy
-
     pretrained = load_file(tiny_models / "t5" / "model.safetensors")
     with make_caller(config, make_policy(config.rl)) as caller:
         model = caller._worker._llm.module._LLM_model
         assert torch.equal(model.get_input_embeddings().weight, pretrained["shared.weight"])
         name = "encoder.block.0.layer.0.SelfAttention.q.weight"
         assert not torch.equal(model.state_dict()[name], pretrained[name])
+
+
+@pytest.mark.parametrize("backend", ["sync", "process"])
+def test_an_environment_that_writes_its_prompt_and_offers_changing_actions(small, tmp_path, backend):
+    """Candidates belong to a state; durations reach the discount; the same scripts train, resume and test."""
+    toy = [
+        *small,
+        "rl_script_args.env_packages=[tests.experiments.toy_text_env]",
+        "rl_script_args.name_environment=ToyKitchen-v0",
+        "rl_script_args.max_episode_steps=null",
+        "rl_script_args.prompter=environment",
+        "rl_script_args.score_rule=token",
+        f"rl_script_args.vector_backend={backend}",
+    ]
+    straight = elsewhere(toy, tmp_path)
+    train(make_config(straight))
+    train(make_config([*toy, "rl_script_args.num_steps=32"]))
+    config = make_config(toy)
+    paths = ExperimentPaths.of(config)
+    with TrainingRun(config, paths) as run:
+        run.resume()
+        rollout = run.agent.collect_rollout()
+    assert {len(state.candidates) for row in rollout.observations for state in row} == {2, 3, 4}
+    chosen = [
+        state.action_ids[action]
+        for row, actions in zip(rollout.observations, rollout.actions.tolist(), strict=True)
+        for state, action in zip(row, actions, strict=True)
+    ]
+    assert rollout.durations.flatten().tolist() == [2 if dish % 2 == 0 else 1 for dish in chosen]
+    train(config)
+    one, other = paths_of(toy), paths_of(straight)
+    pd.testing.assert_frame_equal(logs_without_time(one), logs_without_time(other), check_exact=True)
+    assert not (one.logs / "distrib.csv").exists()  # no fixed action list to follow
+    run_tests(make_config([*toy, "rl_script_args.zero_shot=false"]))
+    assert len(np.load(one.test_folder("ToyKitchen-v0") / "return_per_episode" / "no_modification_test.npy")) == 6
+
+
+def test_checkpoints_every_few_updates(small, monkeypatch):
+    saved = []
+    monkeypatch.setattr(CheckpointStore, "save", lambda self, trainer, *_: saved.append(trainer["update"]))
+    train(make_config([*small, "rl_script_args.checkpoint_every=2"]))
+    assert saved == [2, 3]  # and the last update, whatever its number
+
+
+def test_embeddings_come_from_a_bin_file_too(small, tiny_models, tmp_path):
+    folder = tmp_path / "bin"
+    shutil.copytree(tiny_models / "t5", folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save({name: tensor + 1 for name, tensor in weights.items()}, folder / "pytorch_model.bin")
+    path = f"lamorel_args.llm_args.model_path={folder}"
+    for pretrained in ("true", "false"):
+        config = make_config([*small, path, f"lamorel_args.llm_args.pretrained={pretrained}"])
+        with make_caller(config, make_policy(config.rl)) as caller:
+            embeddings = caller._worker._llm.module._LLM_model.get_input_embeddings().weight
+            assert torch.equal(embeddings, weights["shared.weight"] + 1)

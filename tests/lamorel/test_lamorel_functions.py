@@ -167,6 +167,9 @@ def test_heads_are_drawn_from_the_seed_and_leave_other_random_numbers_alone(t5: 
             assert self.device == torch.device("cpu")
             self.linear = torch.nn.Linear(self.llm_config.hidden_size, 1)
 
+        def forward(self, forward_outputs: Any, *_: Any, **__: Any) -> torch.Tensor:
+            return self.linear(forward_outputs["decoder_hidden_states"][-1][:, 0])
+
     def weights(seed: int) -> torch.Tensor:
         head = Head()
         t5.caller(functions={"head": head}, seed=seed, pretrained=False).close()

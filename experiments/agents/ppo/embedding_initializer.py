@@ -9,6 +9,7 @@ from transformers import AutoModel
 
 from experiments.errors import UserError
 from lamorel import BaseModelInitializer
+from lamorel.loading import quiet
 
 
 class EmbeddingInitializer(BaseModelInitializer):
@@ -25,7 +26,9 @@ class EmbeddingInitializer(BaseModelInitializer):
     def initialize_model(self, model: Any) -> Any:
         """Raises UserError where the two embeddings differ in shape."""
         target = model._LLM_model.get_input_embeddings().weight
-        source = AutoModel.from_pretrained(self.model_path, dtype=torch.float32).get_input_embeddings().weight
+        with quiet():
+            pretrained = AutoModel.from_pretrained(self.model_path, dtype=torch.float32)
+        source = pretrained.get_input_embeddings().weight
         if source.shape != target.shape:
             raise UserError(
                 f"{self.model_path}: its embeddings are {tuple(source.shape)}, the model's are {tuple(target.shape)}; "

@@ -1,0 +1,134 @@
+"""Which checkpoint is taken after a kill at every step of the protocol, and after damage."""
+
+import json
+import os
+
+import pytest
+
+from experiments import checkpoint as module
+from experiments.checkpoint import CheckpointStore, check_same_config, read_states, read_trainer, verify
+from experiments.errors import UserError
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
+
+
+def save(store, update):
+    def write_llm(folder):
+        (folder / "model.safetensors").write_bytes(b"weights of update %d" % update)
+
+    store.save({"update": update, "config": {}}, {"update": update}, write_llm)
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes().decode()
+
+
+def test_last_and_backup(tmp_path):
+    store = CheckpointStore(tmp_path / "models")
+    assert store.newest() is None
+    for update in (1, 2, 3):
+        save(store, update)
+    assert store.newest() == store.last
+    assert weights(store.last) == "weights of update 3"
+    assert weights(store.backup) == "weights of update 2"
+    assert (read_trainer(store.last)["update"], read_states(store.last)) == (3, {"update": 3})
+    assert not store.next.exists()
+
+
+STEPS = ["rmtree", "mkdir", "llm", "sync_folder", "write_atomically", "rename", "_sync_directory"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_at_any_step(tmp_path, monkeypatch, step, count, after):
+    """Kill before or after the first or second call of a step of the third save: the newest complete one is found."""
+    store = CheckpointStore(tmp_path / "models")
+    save(store, 1)
+    save(store, 2)
+    calls = 0
+
+    def deadly(function):
+        def wrapped(*arguments, **options):
+            nonlocal calls
+            calls += 1
+            if calls == count and not after:
+                raise Killed
+            result = function(*arguments, **options)
+            if calls == count and after:
+                raise Killed
+            return result
+
+        return wrapped
+
+    def kill_llm(folder):
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise Killed
+
+    homes = {"rmtree": module.shutil, "mkdir": module.Path, "rename": module.os}
+    try:
+        if step == "llm":
+            store.save({"update": 3, "config": {}}, {}, kill_llm)
+        with monkeypatch.context() as patch:
+            home = homes.get(step, module)
+            patch.setattr(home, step, deadly(getattr(home, step)))
+            save(store, 3)
+    except Killed:
+        pass
+    again = CheckpointStore(tmp_path / "models")
+    found = again.newest()
+    assert found is not None
+    update, problem = verify(found)
+    assert problem is None
+    assert update in (2, 3)
+    assert weights(found) == f"weights of update {update}"
+    save(again, 4)  # and the run goes on
+    assert weights(again.last) == "weights of update 4"
+    assert verify(again.backup) == (update, None)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "manifest"])
+def test_a_damaged_last_falls_back_to_backup(tmp_path, damage, caplog):
+    store = CheckpointStore(tmp_path / "models")
+    save(store, 1)
+    save(store, 2)
+    file = store.last / "model.safetensors"
+    if damage == "truncate":
+        os.truncate(file, 3)
+    elif damage == "flip":
+        file.write_bytes(b"weights of update 7")  # the same size
+    elif damage == "delete":
+        file.unlink()
+    else:
+        (store.last / "manifest.json").write_text('{"update": ')
+    assert store.newest() == store.backup
+    assert "last is not complete" in caplog.text
+    save(store, 3)
+    assert weights(store.last) == "weights of update 3"
+
+
+def test_no_complete_checkpoint_is_an_error(tmp_path):
+    store = CheckpointStore(tmp_path / "models")
+    save(store, 1)
+    (store.last / "manifest.json").unlink()
+    with pytest.raises(UserError, match="no complete checkpoint among last and backup"):
+        store.newest()
+
+
+def test_the_manifest_covers_every_file(tmp_path):
+    store = CheckpointStore(tmp_path / "models")
+    save(store, 1)
+    manifest = json.loads((store.last / "manifest.json").read_text())
+    assert set(manifest["files"]) == {"model.safetensors", "states.json", "trainer.json"}
+    assert manifest["files"]["model.safetensors"]["size"] == len("weights of update 1")
+
+
+def test_what_may_differ_on_resume(tmp_path):
+    stored = {"rl_script_args": {"num_steps": 1, "lr": 0.1}, "lamorel_args": {"llm_args": {"dtype": "fp32"}}}
+    free = {"rl_script_args": {"num_steps": 9, "lr": 0.1}, "lamorel_args": {"llm_args": {"dtype": "fp32"}}}
+    check_same_config(stored, free, tmp_path)
+    other = {"rl_script_args": {"num_steps": 1, "lr": 0.2}, "lamorel_args": {"llm_args": {"dtype": "bf16"}}}
+    with pytest.raises(UserError, match=r"lamorel_args\.llm_args\.dtype, rl_script_args\.lr"):
+        check_same_config(stored, other, tmp_path)

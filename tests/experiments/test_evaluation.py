@@ -1,0 +1,119 @@
+"""Test episodes are fixed beforehand, whatever plays them and in how many environments."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import babyai_text
+from experiments.agents.bot import BotAgent
+from experiments.agents.random_agent import RandomAgent
+from experiments.environments import check_environment
+from experiments.evaluation import evaluate, write_results
+from experiments.other_goal import OtherGoal, other_mission
+from experiments.post_training_tests import make_agent
+from experiments.results.intervals import bootstrap_mean, wilson
+from tests.experiments.conftest import make_config
+
+TEST = "no_modification_test"
+
+
+@pytest.fixture
+def rl(small):
+    config = make_config(
+        [
+            *small,
+            "rl_script_args.name_environment=BabyAI-MixedTrainLocal-v0",
+            "rl_script_args.max_episode_steps=null",
+            "rl_script_args.number_episodes=12",
+            "rl_script_args.seed=3",
+        ]
+    )
+    check_environment(config.rl)
+    return config.rl
+
+
+def missions_of(episodes):
+    return [(e.episode, e.seed, e.mission) for e in episodes]
+
+
+def test_the_same_episodes_for_any_number_of_environments(rl):
+    runs = [evaluate(dataclasses.replace(rl, number_envs=n), RandomAgent(), TEST) for n in (1, 4, 32)]
+    assert [e.seed for e in runs[0]] == [3_000_000_000 + k for k in range(12)]
+    assert len({e.mission for e in runs[0]}) > 6
+    # not only the rooms: actions have a stream per episode, so the outcomes are the same too
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_another_agent_plays_the_same_episodes(rl):
+    random, bot = evaluate(rl, RandomAgent(), TEST), evaluate(rl, BotAgent(), TEST)
+    assert missions_of(random) == missions_of(bot)
+    assert all(e.success and e.episode_return > 0.5 for e in bot)
+    assert sum(e.success for e in random) < 8
+
+
+def test_missions_are_those_of_a_plain_reset(rl):
+    env = babyai_text.make(rl.name_environment)
+    for episode in evaluate(rl, BotAgent(), TEST)[:4]:
+        assert env.reset(seed=episode.seed)[0]["mission"] == episode.mission
+
+
+def test_the_llm_twice(small):
+    config = make_config(small)
+    check_environment(config.rl)
+    runs = []
+    for envs in (4, 4, 3):
+        agent, _ = make_agent(config, None)
+        runs.append(evaluate(dataclasses.replace(config.rl, number_envs=envs), agent, TEST))
+        agent.close()
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_first_n_stops_at_the_first_that_finish(rl):
+    released = dataclasses.replace(rl, stop_rule="first_n", number_envs=8, task_kind="per_instance")
+    episodes = evaluate(released, RandomAgent(), TEST)
+    assert len(episodes) == 12
+    fair = evaluate(dataclasses.replace(rl, task_kind="per_instance"), RandomAgent(), TEST)
+    assert np.mean([e.frames for e in episodes]) <= np.mean([e.frames for e in fair])  # short ones are over-counted
+
+
+def test_time_limit_and_success():
+    # 12 of 12 successes: Wilson's lower end is 1 / (1 + z^2 / n) = 1 / (1 + 3.8414577/12) = 0.7575
+    assert wilson(12, 12).low == pytest.approx(0.757509, abs=1e-5)
+    # 1 of 4: centre (0.25 + 3.8414577/8) = 0.7301822, spread 1.959964*sqrt(0.1875/4 + 3.8414577/64) = 0.6409..
+    # scale 1.9603644: (0.7301822 -+ 0.6409056) / 1.9603644
+    estimate = wilson(1, 4)
+    assert estimate.low == pytest.approx(0.0455, abs=2e-3)
+    assert estimate.high == pytest.approx(0.6994, abs=2e-3)
+    constant = bootstrap_mean(np.full(5, 0.25))
+    assert (constant.value, constant.low, constant.high) == (0.25, 0.25, 0.25)
+    spread = bootstrap_mean(np.arange(100.0))
+    assert spread.low < 49.5 < spread.high
+    # the normal approximation: 1.96 * 28.87 / 10 = 5.66
+    assert spread.high - spread.low == pytest.approx(11.3, abs=1.0)
+
+
+def test_files_of_a_test(rl, tmp_path):
+    episodes = evaluate(rl, RandomAgent(), TEST)
+    write_results(tmp_path, "T_zero_shot", episodes, {"agent": "random"})
+    returns = np.load(tmp_path / "return_per_episode" / "T_zero_shot.npy")  # allow_pickle is off by default
+    assert returns.tolist() == [e.episode_return for e in episodes]
+    rows = (tmp_path / "episodes" / "T_zero_shot.csv").read_text().splitlines()
+    assert rows[0] == "episode,seed,mission,episode_return,success,frames"
+    assert len(rows) == 13
+
+
+def test_other_mission():
+    room = [("red", "ball"), ("blue", "key")]
+    assert other_mission("go to the red ball", room) == "go to the blue key"
+    assert other_mission("go to a ball", [("blue", "ball"), ("grey", "box")]) == "go to the grey box"
+    assert other_mission("go to the red ball", [("red", "ball")]) == "go to the red ball"
+
+
+def test_other_goal_shows_another_object_and_rewards_the_first():
+    env = OtherGoal(babyai_text.make("BabyAI-GoToLocalS5N2-v0"))
+    plain = babyai_text.make("BabyAI-GoToLocalS5N2-v0")
+    shown, asked = env.reset(seed=1)[0]["mission"], plain.reset(seed=1)[0]["mission"]
+    assert shown != asked
+    assert env.step(0)[0]["mission"] == shown
+    assert env.unwrapped.instrs.surface(env.unwrapped) == asked

@@ -23,6 +23,7 @@ setup(
         "accelerate>=1.0",
         "peft>=0.15",
         "tokenizers>=0.20",
+        "huggingface_hub>=0.30",
         "safetensors>=0.4",
         "hydra-core>=1.3.2,<1.4",
         "omegaconf>=2.3,<2.4",

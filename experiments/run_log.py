@@ -6,6 +6,7 @@ Every file can be cut back to an update, so that a resumed run leaves the files 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -126,8 +127,9 @@ class RunLog:
             import wandb
 
             name = self.folder.name
+            run_id = hashlib.sha256(name.encode()).hexdigest()[:16]  # a resumed run is the same run there, too
             self.wandb = wandb.init(
-                project="glam", name=name, id=name[-64:], resume="allow", config=self.config.resolved, dir=self.folder
+                project="glam", name=name, id=run_id, resume="allow", config=self.config.resolved, dir=self.folder
             )
 
     def write(self, row: dict[str, Any], probabilities: Any) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 import transformers
 from transformers.utils import logging as transformers_logging
@@ -15,6 +16,7 @@ from lamorel.config import LamorelConfigError, LLMArgs, LoraArgs
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _AUTO_CLASSES = {"seq2seq": transformers.AutoModelForSeq2SeqLM, "causal": transformers.AutoModelForCausalLM}
+HUB_TIMEOUT_S = 5
 _STREAMS = {"model": 0, "heads": 1}
 
 
@@ -48,6 +50,7 @@ def check_device(args: LLMArgs) -> torch.device:
 def load_tokenizer(args: LLMArgs) -> Any:
     """The tokenizer beside the model."""
     assert args.model_path is not None
+    _check_hub_id(args.model_path)
     with quiet(), _naming(args.model_path):
         return transformers.AutoTokenizer.from_pretrained(
             _location(args.model_path), trust_remote_code=args.trust_remote_code
@@ -94,11 +97,27 @@ def _naming(model_path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise LamorelConfigError(
-            f"llm_args.model_path {model_path} cannot be loaded: give the folder of a model, or a hub id that this "
-            f"machine can reach ({reason})"
-        ) from error
+        raise _cannot_load(model_path, error) from error
+
+
+def _check_hub_id(model_path: str) -> None:
+    """Finds out in seconds, not after a minute of transformers' retries, that the hub does not have a model."""
+    if Path(_location(model_path)).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE:
+        return
+    if isinstance(huggingface_hub.try_to_load_from_cache(model_path, "config.json"), str):
+        return
+    try:
+        huggingface_hub.model_info(model_path, timeout=HUB_TIMEOUT_S)
+    except Exception as error:  # the HTTP library, and with it the type, depends on huggingface_hub's version
+        raise _cannot_load(model_path, error) from error
+
+
+def _cannot_load(model_path: str, error: Exception) -> LamorelConfigError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return LamorelConfigError(
+        f"llm_args.model_path {model_path} cannot be loaded: give an existing model folder, or a hub id that this "
+        f"machine can reach ({reason})"
+    )
 
 
 def _location(model_path: str) -> str:

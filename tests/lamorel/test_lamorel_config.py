@@ -76,6 +76,21 @@ def test_model_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parse_config({"distributed_setup_args": {"n_llm_processes": 0}})
 
 
+def test_a_hub_that_cannot_be_reached_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    from lamorel import Caller
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route to host\nmore lines")
+
+    monkeypatch.setattr(huggingface_hub, "model_info", unreachable)
+    with pytest.raises(
+        LamorelConfigError, match=r"model_path nobody/nothing cannot be loaded: .*\(no route to host\)$"
+    ):
+        Caller({"llm_args": {"model_path": "nobody/nothing"}})
+
+
 def test_checking_a_configuration_needs_no_torch() -> None:
     code = (
         "import sys, lamorel; from lamorel.config import parse_config; "

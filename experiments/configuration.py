@@ -36,6 +36,47 @@ class TinyLLMArgs:
 
 
 @dataclass(frozen=True)
+class DRRNArgs:
+    """`rl_script_args.drrn`."""
+
+    vocabulary: int
+    embedding: int
+    hidden: int
+    discount: float
+    lr: float
+    batch_size: int
+    max_grad_norm: float
+    memory: int
+    update_every: int
+
+
+@dataclass(frozen=True)
+class SymbolicArgs:
+    """`rl_script_args.symbolic`."""
+
+    number_envs: int
+    frames_per_proc: int
+    recurrence: int
+    batch_size: int
+    epochs: int
+    lr: float
+    discount: float
+    gae_lambda: float
+
+
+@dataclass(frozen=True)
+class TwosomeArgs:
+    """`rl_script_args.twosome`."""
+
+    actor_lr: float
+    critic_lr: float
+    actor_minibatches: int
+    critic_minibatches: int
+    gradient_accumulation: int
+    critic_warmup_steps: int
+
+
+@dataclass(frozen=True)
 class RLScriptArgs:
     """`rl_script_args`; see configs/base.yaml for meaning, unit and source of every key."""
 
@@ -99,6 +140,10 @@ class RLScriptArgs:
     random_agent: bool
     bot: bool
     get_example_trajectories: bool
+    spm_path: str
+    drrn: DRRNArgs
+    symbolic: SymbolicArgs
+    twosome: TwosomeArgs
     tiny_llm: TinyLLMArgs
 
 
@@ -119,6 +164,7 @@ class Config:
     resolved: dict[str, Any]
 
 
+SECTIONS = {"drrn": DRRNArgs, "symbolic": SymbolicArgs, "twosome": TwosomeArgs, "tiny_llm": TinyLLMArgs}
 CHOICES = {
     "language": ("english", "french"),
     "walls": ("published", "all"),
@@ -180,11 +226,11 @@ def parse_config(tree: DictConfig, *, model_exists: bool = True) -> Config:
 
 def _typed(rl_tree: DictConfig) -> RLScriptArgs:
     """`rl_script_args` with every value checked against, and converted to, its type."""
-    schema, tiny_llm = OmegaConf.structured(RLScriptArgs), OmegaConf.structured(TinyLLMArgs)
-    for node in (schema, tiny_llm):  # frozen dataclasses give read-only nodes
-        OmegaConf.set_readonly(node, False)
-    schema.tiny_llm = tiny_llm
-    OmegaConf.set_readonly(schema.tiny_llm, False)
+    schema = OmegaConf.structured(RLScriptArgs)
+    OmegaConf.set_readonly(schema, False)  # frozen dataclasses give read-only nodes
+    for name, section in SECTIONS.items():
+        schema[name] = OmegaConf.structured(section)
+        OmegaConf.set_readonly(schema[name], False)
     try:
         typed = OmegaConf.to_object(OmegaConf.merge(schema, rl_tree))
     except OmegaConfBaseException as error:

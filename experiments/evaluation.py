@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +23,15 @@ from experiments.prompters import make_prompters
 from experiments.prompters.stepping import advance_prompters, start_prompters
 
 
+class Transition(NamedTuple):
+    """One decision, as behavioural cloning reads it."""
+
+    prompt: str
+    action: str  # the text of the chosen candidate
+
+
 class EpisodeResult(NamedTuple):
-    """One row of a test's csv."""
+    """One played episode; all but its transitions are a row of a test's csv."""
 
     episode: int
     seed: int  # of the reset; of the environment's stream with stop_rule=first_n
@@ -32,6 +39,7 @@ class EpisodeResult(NamedTuple):
     episode_return: float  # raw
     success: bool
     frames: int
+    transitions: list[Transition]
 
 
 @dataclass
@@ -42,11 +50,13 @@ class Slot:
     episode: int | None = None
     generator: Any = None
     mission: str = ""
+    transitions: list[Transition] = field(default_factory=list)
 
     def next_episode(self, seed: int, mission: str) -> None:
         """Take up the next episode; its actions have a random stream of their own, (seed, episode)."""
         self.episode = next(self.waiting, None)
         self.mission = mission
+        self.transitions = []
         if self.episode is not None:
             self.generator = np.random.default_rng([seed, self.episode])
 
@@ -62,12 +72,25 @@ def evaluate(rl: RLScriptArgs, agent: BaseAgent, test: str) -> list[EpisodeResul
     """
     if rl.stop_rule == "first_n":
         return _first_n(rl, agent, test)
-    count = min(rl.number_envs, rl.number_episodes)
-    shares = [range(i, rl.number_episodes, count) for i in range(count)]
+    return play_episodes(rl, agent, range(rl.number_episodes), test)
+
+
+def play_episodes(rl: RLScriptArgs, agent: BaseAgent, episodes: range, test: str) -> list[EpisodeResult]:
+    """Play the given episodes, assigned to environments before they start; episode k is reset with `episode_seed`.
+
+    Returns:
+        one result per episode, in their order, whatever `number_envs` is.
+    """
+    count = min(rl.number_envs, len(episodes))
+    shares = [episodes[i::count] for i in range(count)]
     seeds = [[episode_seed(rl.seed, k) for k in share] for share in shares]
     slots = [Slot(iter(share)) for share in shares]
-    results = dict(_play(rl, agent, test, slots, seeds=[s[0] for s in seeds], episode_seeds=seeds))
-    return [results[k] for k in sorted(results)]
+    with tqdm(total=len(episodes), desc=test, unit="episode", disable=None) as bar:
+        results = {}
+        for number, result in _play(rl, agent, test, slots, seeds=[s[0] for s in seeds], episode_seeds=seeds):
+            results[number] = result
+            bar.update()
+    return [results[k] for k in episodes]
 
 
 def _first_n(rl: RLScriptArgs, agent: BaseAgent, test: str) -> list[EpisodeResult]:
@@ -103,28 +126,28 @@ def _play(
     states = start_prompters(prompters, observations, infos)
     for slot, mission in zip(slots, missions(observations, count), strict=True):
         slot.next_episode(rl.seed, mission)
-    with tqdm(total=rl.number_episodes, desc=test, unit="episode", disable=None) as bar:
-        while active := [i for i, slot in enumerate(slots) if slot.episode is not None]:
-            rows = split_infos(infos, count)
-            uniforms = np.array([slots[i].generator.random() for i in active])
-            actions = np.zeros(count, dtype=int)  # environments that are done keep stepping, unseen
-            actions[active] = agent.act([states[i] for i in active], [rows[i] for i in active], uniforms)
-            sent = np.array([state.action_ids[a] for state, a in zip(states, actions, strict=True)])
-            observations, rewards, terminated, truncated, infos = envs.step(sent)
-            states, _ = advance_prompters(prompters, actions, observations, terminated | truncated, infos)
-            goals = missions(observations, count)
-            for i, episode in counter.step(rewards, terminated, truncated).items():
-                if slots[i].episode is not None:
-                    bar.update()
-                    yield _result(slots[i], seeds[i], rl, episode)
-                    slots[i].next_episode(rl.seed, goals[i])
+    while active := [i for i, slot in enumerate(slots) if slot.episode is not None]:
+        rows = split_infos(infos, count)
+        uniforms = np.array([slots[i].generator.random() for i in active])
+        actions = np.zeros(count, dtype=int)  # environments that are done keep stepping, unseen
+        actions[active] = agent.act([states[i] for i in active], [rows[i] for i in active], uniforms)
+        for i in active:
+            slots[i].transitions.append(Transition(states[i].prompt, states[i].candidates[actions[i]]))
+        sent = np.array([state.action_ids[a] for state, a in zip(states, actions, strict=True)])
+        observations, rewards, terminated, truncated, infos = envs.step(sent)
+        states, _ = advance_prompters(prompters, actions, observations, terminated | truncated, infos)
+        goals = missions(observations, count)
+        for i, episode in counter.step(rewards, terminated, truncated).items():
+            if slots[i].episode is not None:
+                yield _result(slots[i], seeds[i], rl, episode)
+                slots[i].next_episode(rl.seed, goals[i])
     envs.close()
 
 
 def _result(slot: Slot, stream_seed: int, rl: RLScriptArgs, episode: Episode) -> tuple[int, EpisodeResult]:
     assert slot.episode is not None
     seed = stream_seed if rl.stop_rule == "first_n" else episode_seed(rl.seed, slot.episode)
-    outcome = (episode.episode_return, episode.success, episode.frames)
+    outcome = (episode.episode_return, episode.success, episode.frames, slot.transitions)
     return slot.episode, EpisodeResult(slot.episode, seed, slot.mission, *outcome)
 
 
@@ -149,7 +172,7 @@ def write_results(folder: Path, stem: str, episodes: Sequence[EpisodeResult], fa
     temporary.replace(folder / "return_per_episode" / f"{stem}.npy")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(EpisodeResult._fields)
+    writer.writerow(EpisodeResult._fields[:-1])
     writer.writerows([*e[:4], int(e.success), e.frames] for e in episodes)
     write_atomically(folder / "episodes" / f"{stem}.csv", buffer.getvalue())
     write_atomically(folder / "episodes" / f"{stem}.json", json.dumps(facts, indent=1))

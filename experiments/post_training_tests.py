@@ -31,21 +31,26 @@ from experiments.errors import UserError
 from experiments.evaluation import evaluate, write_results
 from experiments.experiment_paths import ExperimentPaths, test_file_stem
 from experiments.hydra_script import hydra_script
+from experiments.trajectories import export_trajectories
 
 logger = logging.getLogger("glam")
 
 
 def run_tests(config: Config) -> None:
-    """Run every test of `rl_script_args.tests` and write its files under logs/ID/test/ENV."""
+    """Run every test of `rl_script_args.tests`, or export trajectories, and write the files under logs/ID/test/ENV."""
     validate(config)
     paths = ExperimentPaths.of(config)
     paths.make_writable(models=False)
     folder = paths.test_folder(config.rl.name_environment)
     facts: dict[str, Any] = {"agent": agent_label(config), "id": paths.id, "seed": config.rl.seed}
-    for test in config.rl.tests:
+    tests = [] if config.rl.get_example_trajectories else config.rl.tests
+    for test in tests:
         refuse_other_agent(folder, test_file_stem(config, test), facts["agent"])
     agent, checkpoint = make_agent(config, paths)
-    for test in config.rl.tests:
+    if config.rl.get_example_trajectories:
+        files = export_trajectories(config.rl, agent, folder)
+        logger.info("%d frames in %d files of %s", config.rl.num_steps, len(files), folder)
+    for test in tests:
         episodes = evaluate(config.rl, agent, test)
         write_results(
             folder, test_file_stem(config, test), episodes, {**facts, "test": test, "checkpoint_update": checkpoint}

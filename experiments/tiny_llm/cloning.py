@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,21 +13,12 @@ from tqdm import tqdm
 
 from experiments.agents.bot import BotAgent
 from experiments.configuration import RLScriptArgs
-from experiments.environments import make_envs, split_infos
-from experiments.prompters import make_prompters
-from experiments.prompters.stepping import advance_prompters, start_prompters
+from experiments.evaluation import Transition, play_episodes
 from lamorel import BaseUpdater, Caller
 
 logger = logging.getLogger(__name__)
 
-SEED_OFFSET = 500_000_000  # bot episodes are seeded 1e9 * seed + offset + i: neither training nor test episodes
-
-
-class Demonstration(NamedTuple):
-    """What the bot did in a state."""
-
-    prompt: str
-    action: str
+FIRST_EPISODE = 500_000_000  # of the bot: far from the numbers of test episodes
 
 
 class CloningUpdater(BaseUpdater):
@@ -54,36 +44,17 @@ def _negative_log_likelihood(outputs: list[dict[str, Tensor]]) -> Tensor:
     return -torch.cat([output["__score"] for output in outputs])
 
 
-def bot_demonstrations(rl: RLScriptArgs, episodes: int) -> list[Demonstration]:
+def bot_demonstrations(rl: RLScriptArgs, episodes: int) -> list[Transition]:
     """What the bot does in `episodes` episodes of the configured level, seen through the configured prompter."""
-    count = min(rl.number_envs, episodes)
-    seeds = [[int(1e9 * rl.seed) + SEED_OFFSET + k for k in range(i, episodes, count)] for i in range(count)]
-    rl = dataclasses.replace(rl, number_envs=count)
-    bot, prompters = BotAgent(), make_prompters(rl)
-    envs = make_envs(rl, seeds=[s[0] for s in seeds], episode_seeds=seeds, wrapper=bot.env_wrapper)
-    observations, infos = envs.reset()
-    states = start_prompters(prompters, observations, infos)
-    left = [len(s) for s in seeds]
-    demonstrations = []
-    while any(left):
-        actions = bot.act(states, split_infos(infos, count), np.zeros(count))
-        for i, state in enumerate(states):
-            if left[i]:
-                demonstrations.append(Demonstration(state.prompt, state.candidates[actions[i]]))
-        sent = np.array([state.action_ids[a] for state, a in zip(states, actions, strict=True)])
-        observations, _, terminated, truncated, infos = envs.step(sent)
-        ended = terminated | truncated
-        left = [max(n - int(e), 0) for n, e in zip(left, ended, strict=True)]
-        states, _ = advance_prompters(prompters, actions, observations, ended, infos)
-    envs.close()
-    return demonstrations
+    played = play_episodes(rl, BotAgent(), range(FIRST_EPISODE, FIRST_EPISODE + episodes), "bot episodes")
+    return [transition for episode in played for transition in episode.transitions]
 
 
-def clone(caller: Caller, data: Sequence[Demonstration], *, steps: int, batch_size: int, seed: int) -> list[float]:
+def clone(caller: Caller, data: Sequence[Transition], *, steps: int, batch_size: int, seed: int) -> list[float]:
     """`steps` gradient steps on seeded random batches; returns the loss of each, nats per action."""
     order = np.random.default_rng(seed)
     losses = []
     for _ in tqdm(range(steps), desc="warm start", unit="step", disable=None):
         batch = [data[i] for i in order.choice(len(data), size=batch_size)]
-        losses += caller.update([d.prompt for d in batch], [[d.action] for d in batch])
+        losses += caller.update([t.prompt for t in batch], [[t.action] for t in batch])
     return losses

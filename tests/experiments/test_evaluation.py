@@ -10,8 +10,9 @@ from experiments.agents.bot import BotAgent
 from experiments.agents.random_agent import RandomAgent
 from experiments.environments import check_environment
 from experiments.evaluation import evaluate, write_results
+from experiments.experiment_paths import ExperimentPaths
 from experiments.other_goal import OtherGoal, other_mission
-from experiments.post_training_tests import make_agent
+from experiments.post_training_tests import make_agent, run_tests
 from experiments.results.intervals import bootstrap_mean, wilson
 from tests.experiments.conftest import make_config
 
@@ -101,6 +102,25 @@ def test_files_of_a_test(rl, tmp_path):
     rows = (tmp_path / "episodes" / "T_zero_shot.csv").read_text().splitlines()
     assert rows[0] == "episode,seed,mission,episode_return,success,frames"
     assert len(rows) == 13
+
+
+def test_exported_trajectories_are_aligned_and_do_not_depend_on_the_environments(small, tmp_path):
+    bot = ["rl_script_args.bot=true", "rl_script_args.get_example_trajectories=true", "rl_script_args.num_steps=137"]
+    arrays = []
+    for envs in (1, 4):
+        config = make_config([*small, *bot, f"rl_script_args.number_envs={envs}"])
+        run_tests(config)
+        folder = ExperimentPaths.of(config).test_folder(config.rl.name_environment)
+        arrays.append([np.load(folder / f"bot_trajectories_{kind}_0.npy") for kind in ("prompts", "actions")])
+    (prompts, actions), (prompts_again, actions_again) = arrays
+    assert prompts.shape == actions.shape == (137,)
+    assert (prompts == prompts_again).all()
+    assert (actions == actions_again).all()
+    assert set(actions) <= {"turn left", "turn right", "go forward"}  # all that going to a ball takes
+    # an action stands in the next prompt of its episode, so the two arrays are aligned
+    for prompt, action, following in zip(prompts, actions, prompts[1:], strict=False):
+        if "Observation 1" in following:
+            assert f"\n Action 0: {action} \n Observation 1" in following, (prompt, action)
 
 
 def test_other_mission():

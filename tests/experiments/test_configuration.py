@@ -1,0 +1,94 @@
+"""configs/base.yaml against the published defaults, and the rules between keys."""
+
+import dataclasses
+
+import pytest
+from omegaconf import OmegaConf
+
+from experiments.configuration import SECTIONS, RLScriptArgs
+from experiments.errors import UserError
+from experiments.experiment_paths import experiment_id
+from tests.experiments.conftest import ROOT, make_config
+
+# the released code's defaults, as its README and configuration give them
+RELEASED = {
+    "seed": 1, "number_envs": 2, "num_steps": 1000, "max_episode_steps": None, "frames_per_proc": 40, "discount": 0.99,
+    "lr": 1e-6, "beta1": 0.9, "beta2": 0.999, "gae_lambda": 0.99, "entropy_coef": 0.01, "value_loss_coef": 0.5,
+    "max_grad_norm": 0.5, "adam_eps": 1e-5, "clip_eps": 0.2, "epochs": 4, "batch_size": 16, "reward_shaping_beta": 0,
+    "name_experiment": "llm_mtrl", "name_model": "T5small", "name_environment": "BabyAI-MixedTestLocal-v0",
+    "load_embedding": True, "use_action_heads": False, "template_test": 1, "nbr_obs": 3, "number_episodes": 10,
+    "language": "english", "zero_shot": True, "modified_action_space": False, "new_action_space": None,
+    "im_learning": False, "im_path": "", "bot": False, "random_agent": False, "get_example_trajectories": False,
+    "spm_path": "",
+}  # fmt: skip
+
+
+def test_the_published_defaults(small):
+    tree = OmegaConf.load(ROOT / "configs" / "base.yaml").rl_script_args
+    for key, value in RELEASED.items():
+        assert tree[key] == value, key
+    assert list(tree.action_space) == ["turn_left", "turn_right", "go_forward", "pick_up", "drop", "toggle"]
+    for key in ("path", "saving_path_logs", "saving_path_model"):
+        assert OmegaConf.is_missing(tree, key)
+
+
+def test_every_key_of_the_base_is_typed_and_no_other():
+    tree = OmegaConf.load(ROOT / "configs" / "base.yaml").rl_script_args
+    assert set(tree) == {field.name for field in dataclasses.fields(RLScriptArgs)}
+    for name, section in SECTIONS.items():
+        assert set(tree[name]) == {field.name for field in dataclasses.fields(section)}, name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["discount=1.5"], "discount=1.5: give a number from 0 to 1"),
+        (["epochs=0"], "epochs=0: give a number above 0"),
+        (["action_space=[toggle,toggle]"], "each once"),
+        (["bot=true", "random_agent=true"], "choose one"),
+        (["modified_action_space=true"], "one new name for each of the 6 actions"),
+        (["modified_action_space=true", "new_action_space=[a]"], "one new name for each of the 6 actions"),
+        (["modified_action_space=true", "language=french"], "use language=english"),
+        (["im_learning=true", "im_path=nowhere"], "the folder of the cloned model does not exist"),
+        (["tests=[nothing]"], "no_modification_test, other_goal_test"),
+        (["tiny_llm.heads=two"], "tiny_llm.heads"),
+    ],
+)
+def test_rules_between_keys(small, overrides, message):
+    with pytest.raises(UserError, match=message.replace("[", r"\[")):
+        make_config([*small, *(f"rl_script_args.{override}" for override in overrides)])
+
+
+def test_one_rl_process(small):
+    with pytest.raises(UserError, match="run one RL process"):
+        make_config([*small, "lamorel_args.distributed_setup_args.n_rl_processes=2"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            [],
+            "llm_mtrl_nbr_env_4_T5small_pretrained_True_nbr_actions_6_turn_left_turn_right_go_forward_pick_up_drop_toggle_"
+            "shape_reward_beta_0_seed_1",
+        ),
+        (
+            ["lamorel_args.llm_args.pretrained=false", "rl_script_args.use_action_heads=true",
+             "rl_script_args.nbr_obs=6", "rl_script_args.action_space=[turn_left,go_forward]", "rl_script_args.seed=7"],
+            "llm_mtrl_nbr_env_4_T5small_pretrained_False_load_embedding_True_use_action_heads_True_nbr_obs_6_"
+            "nbr_actions_2_turn_left_go_forward_shape_reward_beta_0_seed_7",
+        ),
+    ],
+)  # fmt: skip
+def test_the_experiment_id(small, overrides, expected):
+    assert experiment_id(make_config([*small, "rl_script_args.nbr_obs=3", *overrides])) == expected
+
+
+def test_the_released_code_overlay(small):
+    rl = make_config([*small, "compat=released_code"]).rl
+    assert (rl.score_rule, rl.critic_broadcast, rl.task_kind, rl.stop_rule) == (
+        "logits_released",
+        True,
+        "per_instance",
+        "first_n",
+    )

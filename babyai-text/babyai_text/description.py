@@ -6,11 +6,13 @@ words in French. A view is the `(view, view, 3)` array `gen_obs()["image"]`, ind
 the middle column of the last row and looks towards row 0.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT, OBJECT_TO_IDX
+
+from babyai_text.options import check_choice
 
 EMPTY = OBJECT_TO_IDX["empty"]  # with "unseen" below it, the cells that hold nothing to speak of
 WALL = OBJECT_TO_IDX["wall"]  # everything above it is an object, a door or a kind of ground
@@ -112,17 +114,7 @@ def describe(env: Any, language: str = "english", image: Any = None, *, walls: s
     held_type, held_color, _ = view[middle][nearest]
     if held_type > EMPTY:
         sentences.append(_held(language, held_type, held_color))
-
-    lines = (
-        (0, [cell[0] for cell in view[middle][-2::-1]]),
-        (-1, [column[nearest][0] for column in view[middle - 1 :: -1]]),
-        (1, [column[nearest][0] for column in view[middle + 1 :]]),
-    )
-    for side, line in lines:
-        distance = _distance_to_wall(line, past_objects=walls == "all")
-        if distance:
-            sentences.append(_wall(language, side * distance, 0 if side else distance))
-
+    sentences += _walls_around(language, view, past_objects=walls == "all")
     for column, cells in enumerate(view):
         for row, (kind, color, state) in enumerate(cells):
             if kind > WALL and not (column == middle and row == nearest):
@@ -130,11 +122,20 @@ def describe(env: Any, language: str = "english", image: Any = None, *, walls: s
     return sentences
 
 
-def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
-    """Raise ValueError, naming the allowed values, unless `value` is one of them."""
-    allowed = tuple(allowed)
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+def _walls_around(language: str, view: Sequence[Sequence[Sequence[int]]], *, past_objects: bool) -> list[str]:
+    """At most three sentences: the walls straight ahead, to the left and to the right of the agent."""
+    middle, nearest = len(view) // 2, len(view) - 1
+    lines = (
+        (0, [cell[0] for cell in view[middle][-2::-1]]),
+        (-1, [column[nearest][0] for column in view[middle - 1 :: -1]]),
+        (1, [column[nearest][0] for column in view[middle + 1 :]]),
+    )
+    sentences = []
+    for side, line in lines:
+        distance = _distance_to_wall(line, past_objects=past_objects)
+        if distance:
+            sentences.append(_wall(language, side * distance, 0 if side else distance))
+    return sentences
 
 
 def _distance_to_wall(line: Sequence[int], *, past_objects: bool) -> int:

@@ -23,7 +23,7 @@ from minigrid.envs.babyai.core.verifier import (
     SeqInstr,
 )
 
-from babyai_text.description import check_choice
+from babyai_text.options import check_choice, step_limit, whole_number
 from babyai_text.quiet import generate_quietly
 
 # (type, colour) pairs that training missions never name. They still lie around as distractors.
@@ -39,17 +39,20 @@ class LocalLevel(RoomGridLevel):
 
     Args:
         num_dists: size of the heap of distractors; how many objects that makes is up to the task.
-        kwargs: options of every MiniGrid environment (max_steps, agent_view_size, render_mode, ...).
+        max_steps: time limit of every episode; None leaves it to the size of the task.
+        kwargs: options of every MiniGrid environment (agent_view_size, render_mode, ...).
+
+    Raises:
+        ValueError: an option's value that is not allowed.
     """
 
     instrs: Instr
     names_held_out_only = False  # True: missions name nothing but held-out pairs; False: none of them
     wordings: Sequence[str] = ("then", "after")
 
-    def __init__(self, num_dists: int = 8, **kwargs: Any):
-        check_choice("num_dists", num_dists, range(MAX_DISTRACTORS + 1))
-        self.num_dists = num_dists
-        super().__init__(num_rows=1, num_cols=1, **kwargs)
+    def __init__(self, num_dists: int = 8, *, max_steps: int | None = None, **kwargs: Any):
+        self.num_dists = whole_number("num_dists", num_dists, least=0, most=MAX_DISTRACTORS)
+        super().__init__(num_rows=1, num_cols=1, max_steps=step_limit(max_steps), **kwargs)
 
     def _gen_grid(self, width: int, height: int) -> None:
         generate_quietly(self, width, height)

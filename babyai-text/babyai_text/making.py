@@ -1,6 +1,7 @@
 """`make` and `make_vec`: any MiniGrid or BabyAI level, with text."""
 
 import difflib
+import importlib
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from babyai_text.options import step_limit
 from babyai_text.registration import LEVELS
 from babyai_text.replay import ReplayState
 from babyai_text.text import TextInfo
@@ -20,24 +22,30 @@ def make(level: str, *, language: str | None = None, walls: str = "published", *
     """Make one environment whose info carries `descriptions` and whose state can be saved.
 
     Args:
-        level: an id of this package, or any other MiniGrid or BabyAI id.
+        level: an id of this package, or any other MiniGrid or BabyAI id; "module:id" imports the module first.
         language: "english" or "french"; None takes the level's own, which is English where it has none.
         walls: "published" or "all", see `describe`.
         options: go to the environment's constructor: max_steps, task_kind, num_dists, render_mode, ...
 
     Raises:
         gymnasium.error.NameNotFound: unknown `level`; the message lists near names.
+        ModuleNotFoundError: `level` names a module that cannot be found.
         TypeError: an option that the level does not take, or a level that is not a MiniGrid environment.
         ValueError: an option's value that is not allowed.
     """
+    if ":" in level:
+        module, _, level = level.rpartition(":")
+        importlib.import_module(module)
     if level not in gym.registry:
         near = difflib.get_close_matches(level, gym.registry, n=5)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise gym.error.NameNotFound(f"no environment is called {level!r}{hint}")
+    own_options = LEVELS[level][1] if level in LEVELS else {}
+    if language is None:
+        language = own_options.get("language", "english")
     if level in LEVELS:  # these come with text
-        text_options = {"walls": walls} if language is None else {"walls": walls, "language": language}
-        return ReplayState(_make(level, options | text_options))
-    return ReplayState(TextInfo(_make(level, options), "english" if language is None else language, walls))
+        return ReplayState(_make(level, options | {"language": language, "walls": walls}))
+    return ReplayState(TextInfo(_make(level, options), language, walls))
 
 
 def make_vec(
@@ -59,7 +67,9 @@ def make_vec(
 
 
 def _make(level: str, options: dict[str, Any]) -> gym.Env:
-    """gymnasium.make, but an option that the level does not take is named in one line."""
+    """gymnasium.make, but an option or time limit that the level does not take is named in one line."""
+    if "max_steps" in options:
+        options = options | {"max_steps": step_limit(options["max_steps"])}
     try:
         return gym.make(level, disable_env_checker=True, **options)
     except TypeError as error:

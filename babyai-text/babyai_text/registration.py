@@ -1,6 +1,7 @@
 """The ids of this package in gymnasium, and in the old gym where that is installed."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -14,10 +15,11 @@ from babyai_text.levels import (
     PickUpSeqPickUpLocal,
     PickUpThenGoToLocal,
 )
+from babyai_text.options import step_limit
 from babyai_text.text import TextInfo
 
 # id -> (class, options of the class or of the text)
-LEVELS: dict[str, tuple[type[gym.Env], dict[str, Any]]] = {
+LEVELS: dict[str, tuple[Callable[..., gym.Env], dict[str, Any]]] = {
     "BabyAI-MixedTrainLocal-v0": (MixedTrainLocal, {}),
     "BabyAI-MixedTrainLocalFrench-v0": (MixedTrainLocal, {"language": "french"}),
     "BabyAI-MixedTestLocal-v0": (MixedTestLocal, {}),
@@ -30,10 +32,12 @@ LEVELS: dict[str, tuple[type[gym.Env], dict[str, Any]]] = {
 }
 
 
-def level_with_text(level: str, language: str = "english", walls: str = "published", **options: Any) -> TextInfo:
+def level_with_text(
+    level: str, language: str = "english", walls: str = "published", *, max_steps: int | None = None, **options: Any
+) -> TextInfo:
     """The entry point of all ids: the level's class with its sentences."""
     level_class, _ = LEVELS[level]
-    return TextInfo(level_class(**options), language, walls)
+    return TextInfo(level_class(max_steps=step_limit(max_steps), **options), language, walls)
 
 
 def register_levels() -> None:

@@ -4,6 +4,7 @@ Nothing here knows about MiniGrid or text. It works for every environment whose 
 one that keeps more than that across episodes offers it as a JSON-able, assignable `instance_state`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -29,6 +30,7 @@ class ReplayState(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetReturn:
         self._start = {
             "env": self._env_id(),
+            "made_with": self._made_with(),
             "seed": seed,
             "generator": self.unwrapped.np_random.bit_generator.state if seed is None else None,
             "instance": getattr(self.unwrapped, "instance_state", None),
@@ -55,10 +57,9 @@ class ReplayState(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Go back to a saved state; returns the observation and info of its last reset or step.
 
         Raises:
-            ValueError: the state was saved by an environment with another id.
+            ValueError: the state was saved by an environment with another id or other options.
         """
-        if state["env"] != self._env_id():
-            raise ValueError(f"this state was saved by {state['env']}, it does not fit {self._env_id()}")
+        self._check_fits(state)
         if state["generator"] is not None:
             self.unwrapped.np_random.bit_generator.state = state["generator"]
         if hasattr(self.unwrapped, "instance_state"):
@@ -69,8 +70,47 @@ class ReplayState(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             observation, _, _, _, info = self.step(array_or_plain)
         return observation, info
 
+    def _check_fits(self, state: dict[str, Any]) -> None:
+        if state["env"] != self._env_id():
+            raise ValueError(f"this state was saved by {state['env']}, it does not fit {self._env_id()}")
+        there, here = state["made_with"], self._made_with()
+        # an option that is given counts as different from one that is not, even where it gives the default
+        same = {name for name in there if name in here and there[name] == here[name]}
+        differing = sorted({*there, *here} - same)
+        if differing:
+            raise ValueError(
+                f"this state of {state['env']} was saved with {_listed(there, differing)}, "
+                f"it does not fit an environment with {_listed(here, differing)}"
+            )
+
     def _env_id(self) -> str | None:
         return self.unwrapped.spec.id if self.unwrapped.spec else None
+
+    def _made_with(self) -> dict[str, Any]:
+        """JSON-able, the options given to `gymnasium.make` that decide an episode; empty where it was not used."""
+        spec = self.env.spec or self.unwrapped.spec  # the first knows of a time limit
+        if spec is None:
+            return {}
+        limit = {} if spec.max_episode_steps is None else {"max_episode_steps": spec.max_episode_steps}
+        return _json_able({name: value for name, value in spec.kwargs.items() if name != "render_mode"} | limit)
+
+
+def _json_able(value: Any) -> Any:
+    """`value` in JSON's types, the same before and after JSON; what has no such form is told apart by its name only."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _json_able(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_able(entry) for entry in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _json_able(value.tolist())
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _listed(options: Mapping[str, Any], names: list[str]) -> str:
+    return ", ".join(f"{name}={options[name]!r}" if name in options else f"no {name}" for name in names)
 
 
 class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
@@ -105,5 +145,6 @@ class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
         return {"waiting_seeds": list(self._waiting_seeds), "episode": self.env.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> ResetReturn:
+        restored = self.env.set_state(state["episode"])  # first, because it may refuse
         self._waiting_seeds = list(state["waiting_seeds"])
-        return self.env.set_state(state["episode"])
+        return restored

@@ -8,14 +8,16 @@ from gymnasium.utils import RecordConstructorArgs
 from minigrid.core.actions import Actions
 from minigrid.minigrid_env import MiniGridEnv
 
-from babyai_text.description import LANGUAGES, WALLS, check_choice, describe
+from babyai_text.description import LANGUAGES, WALLS, describe
+from babyai_text.options import check_choice
 from babyai_text.quiet import silence
 
 
 class TextInfo(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Adds `info["descriptions"]`, a list of sentences for the state after each reset and step.
 
-    Wrap the environment before any wrapper that changes its `image` observation: the sentences are made from it.
+    Wrap the environment before any wrapper that changes its `image` observation: the sentences are made from it, and
+    `reset` gives the agent's view as it is at the end of the reset.
     Actions beyond "done" (6) are sent as "done", which changes nothing, so that a longer list of action names works.
 
     Raises:
@@ -36,6 +38,9 @@ class TextInfo(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
+        # a fresh view: levels that start with an object in hand put it there after minigrid made the observation
+        core: Any = self.unwrapped
+        observation = {**observation, "image": core.gen_obs()["image"]}
         return observation, self._add_text(observation, info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from babyai_text.description import check_choice
+from babyai_text.options import check_choice
 from babyai_text.replay import ReplayState, SeededEpisodes
 
 BACKENDS = ("sync", "process")
@@ -29,7 +29,10 @@ class SyncEpisodes(SyncVectorEnv):
     def set_state(self, states: Sequence[dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
         """Restore every environment; returns (observations, infos) of the restored states as `reset` would."""
         self.set_attr("state_for_reset", list(states))
-        return self.reset()
+        try:
+            return self.reset()
+        finally:  # a state that does not fit must not leave the later ones waiting for another reset
+            self.set_attr("state_for_reset", [None] * self.num_envs)
 
 
 class ProcessEpisodes(AsyncVectorEnv):
@@ -62,9 +65,11 @@ def make_vec_from(
         backend: "sync" (in this process) or "process" (one worker process each).
 
     Raises:
-        ValueError: unknown backend, or the number of seeds or of seed lists is not the number of environments.
+        ValueError: unknown backend, no environment, or not as many seeds or seed lists as environments.
     """
     check_choice("backend", backend, BACKENDS)
+    if not make_env:
+        raise ValueError("a vector environment needs at least one environment, got none")
     seed_lists: Sequence[Sequence[int]] = [[]] * len(seeds) if episode_seeds is None else episode_seeds
     if len(seeds) != len(make_env):
         raise ValueError(f"{len(make_env)} environments need as many seeds, got {len(seeds)}")

@@ -139,8 +139,10 @@ def test_objects_of_go_to_local_s8n16():
 def test_wrong_options_name_the_right_ones():
     with pytest.raises(ValueError, match=r"task_kind must be one of 'per_episode', 'per_instance', 'goto', .*got 'go'"):
         babyai_text.make(TRAIN, task_kind="go")
-    with pytest.raises(ValueError, match=r"num_dists must be one of 0, 1, .*, 16, got 17"):
-        babyai_text.make(TEST, num_dists=17)
+    for num_dists in (17, -1, True, 8.0, "8", None):
+        with pytest.raises(ValueError, match=f"num_dists must be a whole number from 0 to 16, got {num_dists!r}$"):
+            babyai_text.make(TEST, num_dists=num_dists)
+    assert babyai_text.make(TEST, num_dists=np.int64(3)).unwrapped.num_dists == 3
 
 
 # --- what missions may name

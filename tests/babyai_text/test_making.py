@@ -1,14 +1,17 @@
 """`make` and the registered ids: text everywhere, clear errors, gymnasium's rules, nothing on stdout."""
 
 import warnings
+from functools import partial
 from itertools import pairwise
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from minigrid.core.world_object import Key
 
 import babyai_text
+from babyai_text.levels import MixedTrainLocal, PickUpSeqGoToLocal
 
 REGISTERED = [
     "BabyAI-MixedTrainLocal-v0",
@@ -74,8 +77,37 @@ def test_step_describes_without_a_second_view():
     original = core.gen_obs
     core.gen_obs = lambda: views.append(original()) or views[-1]
     env.step(0)
-    env.reset()
-    assert len(views) == 2
+    assert len(views) == 1
+
+
+@pytest.mark.parametrize("level", [f"BabyAI-PutNext{size}Carrying-v0" for size in ("S5N2", "S6N3", "S7N4")])
+def test_reset_describes_what_the_agent_starts_with(level):
+    env = babyai_text.make(level)
+    for seed in range(5):
+        observation, info = env.reset(seed=seed)
+        held = env.unwrapped.carrying  # minigrid gives it after it made the observation
+        assert info["descriptions"][0] == f"You carry a {held.color} {held.type}"
+        # turning right round and looking again shows the same
+        for _ in range(4):
+            seen, _, _, _, later = env.step(1)
+        assert info["descriptions"] == later["descriptions"]
+        assert np.array_equal(observation["image"], seen["image"])
+        assert observation in env.observation_space
+
+
+def test_a_registered_level_describes_what_its_reset_leaves(monkeypatch):
+    original = MixedTrainLocal.reset
+
+    def reset_then_carry(self, **kwargs):
+        returned = original(self, **kwargs)
+        self.carrying = Key("red")
+        return returned
+
+    monkeypatch.setattr(MixedTrainLocal, "reset", reset_then_carry)
+    env = gym.make("BabyAI-MixedTrainLocal-v0")
+    observation, info = env.reset(seed=0)
+    assert info["descriptions"][0] == "You carry a red key"
+    assert np.array_equal(observation["image"], env.unwrapped.gen_obs()["image"])
 
 
 @pytest.mark.parametrize("action", [6, 7, 100, np.int64(8)])
@@ -97,6 +129,29 @@ def test_an_action_must_be_whole():
 def test_unknown_level_lists_near_names():
     with pytest.raises(gym.error.NameNotFound, match="'BabyAI-MixTrainLocal-v0'; near names: BabyAI-MixedTrain"):
         babyai_text.make("BabyAI-MixTrainLocal-v0")
+    with pytest.raises(gym.error.NameNotFound, match="'BabyAI-MixTrainLocal-v0'; near names: BabyAI-MixedTrain"):
+        babyai_text.make("babyai_text:BabyAI-MixTrainLocal-v0")
+
+
+NEW_LEVEL = """
+import gymnasium
+gymnasium.register("Elsewhere-v0", "minigrid.envs:EmptyEnv", kwargs={"size": 5})
+"""
+
+
+def test_module_and_id(tmp_path, monkeypatch):
+    name = "babyai_text:BabyAI-GoToFrench-v0"
+    assert babyai_text.make(name).reset(seed=0)[1]["descriptions"][0].startswith("Tu ")
+    assert babyai_text.make("minigrid:MiniGrid-Empty-5x5-v0").reset(seed=0)[1]["descriptions"]
+
+    (tmp_path / "levels_from_elsewhere.py").write_text(NEW_LEVEL)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert babyai_text.make("levels_from_elsewhere:Elsewhere-v0").unwrapped.width == 5
+    finally:
+        gym.registry.pop("Elsewhere-v0", None)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        babyai_text.make("no_such_module:BabyAI-GoToLocal-v0")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +174,32 @@ def test_unknown_option_is_named_with_its_level(level, option):
 def test_wrong_text_options_fail_when_made(level, option):
     with pytest.raises(ValueError, match=f"{option} must be one of .*, got ''"):
         babyai_text.make(level, **{option: ""})
+
+
+@pytest.mark.parametrize("max_steps", [0, -3, True, 8.0])
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(babyai_text.make, "BabyAI-MixedTrainLocal-v0"),
+        partial(babyai_text.make, "BabyAI-GoToLocal-v0"),
+        partial(babyai_text.make, "MiniGrid-Empty-5x5-v0"),
+        partial(gym.make, "BabyAI-GoToFrench-v0"),
+        PickUpSeqGoToLocal,
+    ],
+)
+def test_a_time_limit_is_at_least_one_step(make, max_steps):
+    with pytest.raises(ValueError, match=f"^max_steps must be a whole number of at least 1, got {max_steps}$"):
+        make(max_steps=max_steps)
+
+
+def test_time_limits_that_are_allowed():
+    for level in ("BabyAI-MixedTrainLocal-v0", "MiniGrid-Empty-5x5-v0"):
+        env = babyai_text.make(level, max_steps=np.int64(1))
+        env.reset(seed=0)
+        assert env.step(6)[3]
+    env = babyai_text.make("BabyAI-GoToFrench-v0", max_steps=None)
+    env.reset(seed=0)
+    assert env.unwrapped.max_steps == 64
 
 
 def test_other_environments_are_refused():

@@ -77,6 +77,45 @@ def test_state_needs_an_episode_and_its_own_level():
         babyai_text.make("BabyAI-GoTo-v0").set_state(env.get_state())
 
 
+@pytest.mark.parametrize(
+    ("level", "there", "here", "message"),
+    [
+        (TRAIN, {"num_dists": 4}, {}, "num_dists=4, it does not fit an environment with no num_dists$"),
+        (TRAIN, {}, {"max_steps": 9}, "no max_steps, it does not fit an environment with max_steps=9$"),
+        (
+            TRAIN,
+            {"task_kind": "open", "max_steps": 8, "num_dists": 3},
+            {"task_kind": "goto", "max_steps": 9, "num_dists": 3},
+            "max_steps=8, task_kind='open', it does not fit an environment with max_steps=9, task_kind='goto'$",
+        ),
+        ("BabyAI-GoToLocal-v0", {"room_size": 6}, {"room_size": 7}, "room_size=6, .* with room_size=7$"),
+        ("BabyAI-GoToLocal-v0", {"max_episode_steps": 3}, {}, "max_episode_steps=3, .* with no max_episode_steps$"),
+    ],
+)
+def test_a_state_fits_only_the_options_it_was_saved_with(level, there, here, message):
+    env = babyai_text.make(level, **there)
+    env.reset(seed=0)
+    saved = json.loads(json.dumps(env.get_state()))
+    babyai_text.make(level, **there).set_state(saved)
+
+    other = babyai_text.make(level, **here)
+    other.reset(seed=1)
+    with pytest.raises(ValueError, match=f"this state of {level} was saved with {message}"):
+        other.set_state(saved)
+    assert data_equivalence(other.get_state(), state_at_reset(level, here, seed=1))  # nothing changed
+
+
+def state_at_reset(level, options, seed):
+    env = babyai_text.make(level, **options)
+    env.reset(seed=seed)
+    return env.get_state()
+
+
+def test_rendering_and_the_levels_own_language_do_not_matter_to_a_state():
+    saved = state_at_reset("BabyAI-GoToFrench-v0", {"render_mode": "rgb_array"}, seed=0)
+    babyai_text.make("BabyAI-GoToFrench-v0", language="french").set_state(saved)
+
+
 class Walk(gym.Env):
     """Nothing of MiniGrid: a noisy walk with vector actions, whose start may be given as an option."""
 
@@ -104,6 +143,39 @@ def test_any_environment_can_be_replayed():
     fresh = ReplayState(Walk())
     assert data_equivalence(fresh.set_state(saved), (observation, info))
     assert data_equivalence(trajectory(fresh, actions), future)
+
+
+def test_options_that_json_lacks_are_saved_too():
+    def state_with(**options):
+        spec = gym.envs.registration.EnvSpec("Walk-v0", entry_point=lambda **_: Walk(), kwargs=options)
+        env = ReplayState(gym.make(spec, disable_env_checker=True))
+        env.reset(seed=0)
+        return env, json.loads(json.dumps(env.get_state()))
+
+    def options(goal=(3, 4), law=abs, start=1.5):
+        by_number = {1: np.array([start]), 2: [np.int64(2)]}
+        return {"goal": goal, "law": law, "space": gym.spaces.Discrete(2), "by_number": by_number, "nothing": None}
+
+    _, saved = state_with(**options())
+    state_with(**options())[0].set_state(saved)
+    for name, other in (("goal", (3, 5)), ("law", max), ("by_number", 2.5)):
+        changed = options(start=other) if name == "by_number" else options(**{name: other})
+        with pytest.raises(ValueError, match=f"saved with {name}="):
+            state_with(**changed)[0].set_state(saved)
+    without_nothing = {name: value for name, value in options().items() if name != "nothing"}
+    with pytest.raises(ValueError, match=r"saved with nothing=None, .* with no nothing$"):
+        state_with(**without_nothing)[0].set_state(saved)
+
+
+def test_seeded_episodes_that_refuse_a_state_keep_their_seeds():
+    env = SeededEpisodes(babyai_text.make(TRAIN), [7, 9])
+    env.reset()
+    before = env.get_state()
+    other = SeededEpisodes(babyai_text.make(TRAIN, num_dists=4), [1, 2, 3])
+    other.reset()
+    with pytest.raises(ValueError, match="num_dists"):
+        env.set_state(other.get_state())
+    assert env.get_state() == before
 
 
 def test_seeded_episodes_use_their_seeds_and_then_the_stream():

@@ -156,7 +156,22 @@ def test_wrong_counts_and_backends_are_named():
         babyai_text.make_vec(GOTO, 2, seeds=[1, 2], episode_seeds=[[1]])
     with pytest.raises(ValueError, match="backend must be one of 'sync', 'process', got 'thread'"):
         babyai_text.make_vec(GOTO, 1, seeds=[1], backend="thread")
+    for backend in BACKENDS:
+        with pytest.raises(ValueError, match="at least one environment"):
+            babyai_text.make_vec(GOTO, 0, seeds=[], backend=backend)
     envs = babyai_text.make_vec(GOTO, 2, seeds=[1, 2])
     envs.reset()
     with pytest.raises(ValueError, match="length equal to the number of environments"):
         envs.set_state(envs.get_state()[:1])
+
+
+@both_backends
+@pytest.mark.filterwarnings("ignore:.*ERROR")  # gymnasium's, for a worker that raised
+def test_states_of_other_options_are_refused(make_vec, backend):
+    saved = make_vec(TRAIN, 2, seeds=[1, 2], num_dists=4)
+    saved.reset()
+    others = make_vec(TRAIN, 2, seeds=[3, 4], backend=backend)
+    with pytest.raises(ValueError, match="num_dists=4"):
+        others.set_state(saved.get_state())
+    if backend == "sync":  # it goes on; gymnasium ends a process that raised
+        assert others.reset()[0]["mission"] == tuple(missions_of(TRAIN, [seed])[0] for seed in (3, 4))

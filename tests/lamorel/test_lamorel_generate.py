@@ -1,10 +1,16 @@
 """Generated texts, and that their log-probabilities are those of `score`."""
 
+import json
 import math
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import GenerationConfig
+
+from lamorel import Caller
 
 CONTEXTS = ["you see the red ball", "a", "turn left and right; the ball is ahead of you"]
 END = 2  # the end-of-sequence token of the tiny models
@@ -54,6 +60,65 @@ def test_logprobs_equal_scores_of_the_same_tokens(tiny: Any, options: dict[str, 
                 assert other["tokens"] == entry["tokens"]  # the same random state, the same text
                 assert other["text_probability"] == pytest.approx(math.exp(entry["text_logprob"]), rel=1e-3)
                 torch.testing.assert_close(other["tokens_probability"], entry["tokens_logprob"].exp())
+
+
+SAMPLED = {"do_sample": True, "num_return_sequences": 3, "top_k": 5, "max_new_tokens": 4}
+BEAMS = {"num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 4}
+
+
+@pytest.mark.parametrize("options", [SAMPLED, BEAMS])
+def test_a_generation_config_is_as_good_as_options(tiny_pair: Any, options: dict[str, Any]) -> None:
+    with tiny_pair.caller(minibatch_size=4) as caller:
+        results = []
+        for given in (
+            options,
+            {"generation_config": GenerationConfig(**options)},
+            # Options go before the config.
+            {"generation_config": GenerationConfig(**options | {"num_return_sequences": 1}), **options},
+        ):
+            torch.manual_seed(0)
+            results.append(caller.generate(CONTEXTS, **given))
+        for group, *others in zip(*results, strict=True):
+            assert len(group) == options["num_return_sequences"]
+            for entry, *same in zip(group, *others, strict=True):
+                assert ("beam_score" in entry) == ("num_beams" in options)
+                for other in same:
+                    assert other["tokens"] == entry["tokens"]
+                    assert other.get("beam_score") == entry.get("beam_score")
+
+
+@pytest.mark.parametrize("options", [SAMPLED, BEAMS])
+def test_the_generation_config_of_the_model(tiny_pair: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+    folder = shutil.copytree(tiny_pair.folder, tmp_path / "model")
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | options))
+    with tiny_pair.caller() as plain, Caller(tiny_pair.config(model_path=str(folder))) as caller:
+        torch.manual_seed(0)
+        expected = plain.generate(CONTEXTS, **options)
+        torch.manual_seed(0)
+        assert tokens(caller.generate(CONTEXTS)) == tokens(expected)
+        torch.manual_seed(0)
+        one = caller.generate(CONTEXTS, do_sample=False, num_beams=1, num_return_sequences=1)
+        assert tokens(one) == tokens(plain.generate(CONTEXTS, max_new_tokens=4))
+
+
+def tokens(results: list[list[dict[str, Any]]]) -> list[list[tuple[Any, Any]]]:
+    return [[(entry["tokens"], entry.get("beam_score")) for entry in group] for group in results]
+
+
+def test_ends_and_stops_in_a_generation_config(tiny_pair: Any) -> None:
+    with tiny_pair.caller() as caller:
+        first = caller.generate(CONTEXTS[:1], max_new_tokens=6)[0][0]["tokens"]
+        ended = first[: first.index(first[1]) + 1]
+        given = GenerationConfig(max_new_tokens=6, eos_token_id=[first[1], END])
+        assert caller.generate(CONTEXTS, generation_config=given)[0][0]["tokens"] == ended
+        # An option that is None clears what the config says: no end at all.
+        assert caller.generate(CONTEXTS, generation_config=given, eos_token_id=None)[0][0]["tokens"] == first
+        stop = caller._worker._llm.module.encoder.tokenizer.decode(first[:2])
+        given = GenerationConfig(max_new_tokens=6, stop_strings=[stop])
+        assert caller.generate(CONTEXTS, generation_config=given)[0][0]["tokens"] == first[:2]
+        assert given.stop_strings == [stop]
+        assert given.pad_token_id is None  # the user's own object is left as it was
 
 
 def test_tokens_after_the_end_do_not_count(tiny: Any) -> None:

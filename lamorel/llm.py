@@ -81,27 +81,9 @@ class LLMModule(torch.nn.Module):
         self._check_keys(module_function_keys, candidates)
         context_ids = self.encoder.contexts(contexts)
         candidate_ids = None if candidates is None else self.encoder.candidates(candidates)
-        results: list[Outputs] = [{} for _ in contexts]
         rows = minibatch_size or self._args.minibatch_size
         with torch.set_grad_enabled(require_grad):
-            lengths = [len(ids) for ids in context_ids]
-            budget = _TOKENS_PER_FORWARD.get(self.forwards().device.type, _TOKENS_ON_ACCELERATOR)
-            for chunk in chunks_by_length(lengths, [0] * len(lengths), tokens=budget, rows=rows):
-                run: Callable[[], list[Outputs]] = partial(
-                    self._run_chunk,
-                    module_function_keys,
-                    [context_ids[i] for i in chunk],
-                    None if candidate_ids is None else [candidate_ids[i] for i in chunk],
-                    rows,
-                    kwargs,
-                )
-                if require_grad and self._args.gradient_checkpointing:
-                    outputs = checkpoint(run, use_reentrant=False)
-                else:
-                    outputs = run()
-                for i, output in zip(chunk, outputs, strict=True):
-                    results[i] = output
-        return results
+            return self._run(module_function_keys, context_ids, candidate_ids, rows, kwargs)
 
     def chunks(self, contexts: Sequence[str], candidates: Sequence[Sequence[str]], tokens: int) -> list[list[int]]:
         """Indices of contexts of similar length, in groups of about `tokens` tokens with padding and candidates."""
@@ -128,6 +110,28 @@ class LLMModule(torch.nn.Module):
         from_cache = self._scores_from_cache(forwards)
         root = forwards.root(contexts, use_cache=True, hidden_states=False) if from_cache else None
         return self._token_scores(forwards, contexts, candidates, self._args.minibatch_size, root)
+
+    def _run(
+        self,
+        keys: Sequence[str],
+        contexts: list[TokenIds],
+        candidates: list[list[TokenIds]] | None,
+        rows: int,
+        kwargs: dict[str, Any],
+    ) -> list[Outputs]:
+        """All keys, in chunks of contexts that share one root forward."""
+        run_chunk: Callable[..., list[Outputs]] = self._run_chunk
+        if torch.is_grad_enabled() and self._args.gradient_checkpointing:
+            run_chunk = partial(checkpoint, self._run_chunk, use_reentrant=False)
+        results: list[Outputs] = [{} for _ in contexts]
+        lengths = [len(ids) for ids in contexts]
+        budget = _TOKENS_PER_FORWARD.get(self.forwards().device.type, _TOKENS_ON_ACCELERATOR)
+        for chunk in chunks_by_length(lengths, [0] * len(lengths), tokens=budget, rows=rows):
+            of_chunk = None if candidates is None else [candidates[i] for i in chunk]
+            outputs = run_chunk(keys, [contexts[i] for i in chunk], of_chunk, rows, kwargs)
+            for i, output in zip(chunk, outputs, strict=True):
+                results[i] = output
+        return results
 
     def _run_chunk(
         self,

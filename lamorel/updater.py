@@ -77,26 +77,37 @@ class BaseUpdater(ABC):
             ValueError: a row has another length than `contexts`, or a loss another shape than (n,).
         """
         total = len(contexts)
-        for name, row in rows.items():
-            if len(row) != total:
-                raise ValueError(f"accumulate: row {name!r} has {len(row)} entries for {total} contexts")
+        _check_rows(rows, total)
         losses: torch.Tensor | None = None
         for chunk in self._llm_module.module.chunks(contexts, candidates, self.tokens_per_chunk):
-            outputs = self._llm_module(
-                keys,
-                contexts=[contexts[i] for i in chunk],
-                candidates=[candidates[i] for i in chunk],
-                require_grad=True,
-            )
-            device = next(iter(outputs[0].values())).device
-            loss = loss_fn(outputs, **{name: _take(row, chunk, device) for name, row in rows.items()})
-            if loss.shape != (len(chunk),):
-                raise ValueError(f"accumulate: the losses of {len(chunk)} samples have shape {tuple(loss.shape)}")
+            loss = self._chunk_losses(chunk, loss_fn, keys, contexts, candidates, rows)
             (loss.sum() / total).backward()
             if losses is None:
                 losses = loss.new_empty(total)
             losses[torch.tensor(chunk, device=loss.device)] = loss.detach()
         return torch.empty(0) if losses is None else losses
+
+    def _chunk_losses(
+        self,
+        chunk: list[int],
+        loss_fn: LossFunction,
+        keys: Sequence[str],
+        contexts: Sequence[str],
+        candidates: Sequence[Sequence[str]],
+        rows: Mapping[str, Any],
+    ) -> torch.Tensor:
+        """Losses (n,) of the n samples of the share whose positions are `chunk`, with their graph."""
+        outputs = self._llm_module(
+            keys,
+            contexts=[contexts[i] for i in chunk],
+            candidates=[candidates[i] for i in chunk],
+            require_grad=True,
+        )
+        device = next(iter(outputs[0].values())).device
+        losses = loss_fn(outputs, **{name: _take(row, chunk, device) for name, row in rows.items()})
+        if losses.shape != (len(chunk),):
+            raise ValueError(f"accumulate: the losses of {len(chunk)} samples have shape {tuple(losses.shape)}")
+        return losses
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -104,6 +115,12 @@ class BaseUpdater(ABC):
         if name == "optimizer" and value is not None and self._pending_optimizer_state is not None:
             value.load_state_dict(self._pending_optimizer_state)
             self._pending_optimizer_state = None
+
+
+def _check_rows(rows: Mapping[str, Any], total: int) -> None:
+    for name, row in rows.items():
+        if len(row) != total:
+            raise ValueError(f"accumulate: row {name!r} has {len(row)} entries for {total} contexts")
 
 
 def _take(row: Any, chunk: list[int], device: torch.device) -> Any:

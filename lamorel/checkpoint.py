@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from lamorel.config import LLM_KEY
 from lamorel.llm import LLMModule
 from lamorel.loading import quiet
 from lamorel.updater import BaseUpdater
@@ -92,12 +93,14 @@ def _model_tensors(folder: Path, model: Any) -> tuple[dict[str, torch.Tensor], d
         from peft.utils import load_peft_weights
 
         if not (folder / "adapter_config.json").is_file():
-            raise CheckpointError(f"{folder} holds no adapter, but the live model has one (llm_args.lora)")
+            raise CheckpointError(f"{folder} holds no adapter, but the live model has one ({LLM_KEY}.lora)")
         return get_peft_model_state_dict(model), load_peft_weights(str(folder), device="cpu")
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} holds no whole model (config.json), but the live model has no adapter")
     if getattr(model, "is_quantized", False):
-        raise CheckpointError("a quantised model is loaded from llm_args.model_path; only its adapter can be restored")
+        raise CheckpointError(
+            f"a quantised model is loaded from {LLM_KEY}.model_path; only its adapter can be restored"
+        )
     # Through from_pretrained, which knows about shards, tied weights and renamed tensors.
     with quiet():
         saved = type(model).from_pretrained(folder, dtype=model.dtype)

@@ -1,4 +1,4 @@
-"""The `lamorel_args` tree: every key with its default, checked before torch or a model is loaded.
+"""The `lamorel_args` tree: every key with its default, checked without torch, before a model is read.
 
 `parse_config` turns an omegaconf node (or a plain dict) into frozen dataclasses. Whatever is wrong is a
 `LamorelConfigError` that names the full key, the value found and what was expected.
@@ -6,6 +6,7 @@
 
 import dataclasses
 import difflib
+import os
 import re
 import types
 import typing
@@ -13,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+LLM_KEY = "lamorel_args.llm_args"  # in error texts, which name full keys
 
 
 class LamorelConfigError(ValueError):
@@ -25,6 +28,10 @@ def _one_of(default: str, *choices: str) -> Any:
 
 def _at_least(minimum: float, default: Any) -> Any:
     return field(default=default, metadata={"minimum": minimum})
+
+
+def _between(minimum: float, maximum: float, default: Any) -> Any:
+    return field(default=default, metadata={"minimum": minimum, "maximum": maximum})
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class LoraArgs:
 
     r: int = _at_least(1, 8)
     alpha: int = _at_least(1, 16)
-    dropout: float = _at_least(0, 0.0)  # never active here: models run in eval mode; it is written to the adapter
+    dropout: float = _between(0, 1, 0.0)  # never active here: models run in eval mode; it is written to the adapter
     target_modules: str | tuple[str, ...] | None = None  # None: peft's choice for this architecture
 
 
@@ -182,14 +189,16 @@ def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
         raise LamorelConfigError(f"{path}: expected one of {', '.join(metadata['choices'])}, got {value!r}")
     if "minimum" in metadata and value is not None and value < metadata["minimum"]:
         raise LamorelConfigError(f"{path}: expected a number of at least {metadata['minimum']}, got {value!r}")
+    if "maximum" in metadata and value is not None and value > metadata["maximum"]:
+        raise LamorelConfigError(f"{path}: expected a number of at most {metadata['maximum']}, got {value!r}")
 
 
 def _check_model_path(model_path: str | None) -> None:
     """`model_path` is a model folder that exists, or may be the id of a model on the hub."""
-    key = "lamorel_args.llm_args.model_path"
+    key = f"{LLM_KEY}.model_path"
     if model_path is None:
         raise LamorelConfigError(f"{key} is required: a folder with a Hugging Face model, or a hub id")
-    folder = Path(model_path).expanduser()
+    folder = Path(os.path.expanduser(model_path))  # leaves the ~ of an unknown user, where Path.expanduser fails
     if folder.is_dir():
         if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise LamorelConfigError(f"{key}: {folder} holds no config.json, so it is not a Hugging Face model folder")

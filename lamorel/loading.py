@@ -1,7 +1,14 @@
-"""Builds the model and its tokenizer from `llm_args`."""
+"""Builds the model and its tokenizer from `llm_args`.
 
-import importlib.util
+What cannot be loaded is a `LamorelConfigError` of one line, which names the key, the reason and the remedy.
+"""
+
+import json
+import os
+import pickle
+import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,60 +17,79 @@ from typing import Any
 import huggingface_hub
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers.utils import find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
-from lamorel.config import LamorelConfigError, LLMArgs, LoraArgs
+from lamorel.config import LLM_KEY, LamorelConfigError, LLMArgs, LoraArgs
+from lamorel.placement import free_memory, place
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_AUTO_CLASSES = {"seq2seq": transformers.AutoModelForSeq2SeqLM, "causal": transformers.AutoModelForCausalLM}
 HUB_TIMEOUT_S = 5
+_AUTO_CLASSES = {"seq2seq": transformers.AutoModelForSeq2SeqLM, "causal": transformers.AutoModelForCausalLM}
 _STREAMS = {"model": 0, "heads": 1}
+_KEY = f"{LLM_KEY}.model_path"
+
+# What damaged or unknown files end in, inside transformers; plain RuntimeErrors are told by their text.
+_BAD_JSON = (ValueError, TypeError, KeyError, StrictDataclassError)
+_BAD_WEIGHTS = (EOFError, json.JSONDecodeError, pickle.UnpicklingError, SafetensorError)
+_BAD_WEIGHTS_TEXTS = ("PytorchStreamReader", "ignore_mismatched_sizes")
 
 
-def check_device(args: LLMArgs) -> torch.device:
-    """The device of the model, after checking that this machine can do what `parallelism` and `load_in_4bit` ask.
+def model_location(model_path: str) -> str:
+    """What Hugging Face's `from_pretrained` takes for a `model_path`: the folder, `~` expanded, or else the hub id."""
+    folder = os.path.expanduser(model_path)
+    return folder if os.path.isdir(folder) else model_path
+
+
+def read_config(args: LLMArgs) -> Any:
+    """The model's Hugging Face configuration; for an adapter, that of the model it was made for.
 
     Raises:
-        LamorelConfigError: no such GPU, or a package is missing; the message says what to change.
+        LamorelConfigError: there is no such model, or it is not of `model_type`.
     """
-    wanted = args.parallelism.model_parallelism_size
-    if args.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
-        raise LamorelConfigError("llm_args.load_in_4bit needs the package bitsandbytes: pip install bitsandbytes")
-    if not args.parallelism.use_gpu:
-        for key, asked in (("load_in_4bit", args.load_in_4bit), ("parallelism.model_parallelism_size", wanted > 1)):
-            if asked:
-                raise LamorelConfigError(f"llm_args.{key} needs a GPU: set llm_args.parallelism.use_gpu to true")
-        return torch.device("cpu")
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found == 0:
+    assert args.model_path is not None
+    _check_hub_id(args.model_path)
+    location = model_location(args.model_path)
+    remedy = "give the folder or hub id of a model that this version of transformers knows"
+    with quiet(), _reading(args.model_path, "config.json", remedy):
+        if not (Path(location) / "config.json").is_file():
+            adapter = find_adapter_config_file(location)
+            if adapter is not None:
+                location = model_location(json.loads(Path(adapter).read_text())["base_model_name_or_path"])
+        config = transformers.AutoConfig.from_pretrained(location, trust_remote_code=args.trust_remote_code)
+    found = "seq2seq" if config.is_encoder_decoder else "causal"
+    if args.model_type != found:
         raise LamorelConfigError(
-            "llm_args.parallelism.use_gpu is true, but torch finds no CUDA GPU here: set it to false, or run where "
-            "there is a GPU with a CUDA build of torch (python -c 'import torch; print(torch.cuda.is_available())')"
+            f"{LLM_KEY}.model_type is {args.model_type}, but {args.model_path} ({config.model_type}) is "
+            f"{'an' if config.is_encoder_decoder else 'not an'} encoder-decoder: set it to {found}, or choose another "
+            f"model_path"
         )
-    if found < wanted:
-        raise LamorelConfigError(
-            f"llm_args.parallelism.model_parallelism_size is {wanted}, but torch finds {found} GPU(s) here"
-        )
-    return torch.device("cuda", 0)
+    return config
 
 
 def load_tokenizer(args: LLMArgs) -> Any:
     """The tokenizer beside the model."""
     assert args.model_path is not None
-    _check_hub_id(args.model_path)
-    with quiet(), _naming(args.model_path):
+    with quiet(), _reading(args.model_path, "tokenizer", "save the model's tokenizer into its folder again"):
         return transformers.AutoTokenizer.from_pretrained(
-            _location(args.model_path), trust_remote_code=args.trust_remote_code
+            model_location(args.model_path), trust_remote_code=args.trust_remote_code
         )
 
 
-def load_model(args: LLMArgs, device: torch.device) -> Any:
-    """The model in eval mode on `device` (or spread from there on), with its LoRA adapter where one is asked for."""
+def load_model(args: LLMArgs, config: Any, device: torch.device) -> Any:
+    """The model in eval mode on `device` (or spread from there on), with its LoRA adapter where one is asked for.
+
+    Args:
+        config: what `read_config` gives.
+    """
     assert args.model_path is not None
-    with quiet(), seeded(args.seed, "model"), _naming(args.model_path):
-        model = _from_pretrained(args, device) if args.pretrained else _from_config(args)
+    with quiet(), seeded(args.seed, "model"):
+        with _reading(args.model_path, "weights", "copy or download the model again"), _building(args, config):
+            model = _from_pretrained(args, device) if args.pretrained else _from_config(args, config)
         if not args.load_in_4bit:
-            model = _place(model, args, device)
+            model = place(model, args, device)
         if args.lora is not None:
             model = _add_lora(model, args.lora, args.model_type)
     return model.eval()
@@ -92,17 +118,58 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _naming(model_path: str) -> Iterator[None]:
-    """Turns what transformers says of a model it cannot find or read into one line that names the key."""
+def _reading(model_path: str, part: str, remedy: str) -> Iterator[None]:
+    """Turns what Hugging Face says of a model that it cannot find or read into one line that names the key."""
     try:
         yield
+    except LamorelConfigError:
+        raise
     except OSError as error:
         raise _cannot_load(model_path, error) from error
+    except Exception as error:
+        if part == "weights":
+            unreadable = isinstance(error, _BAD_WEIGHTS) or any(text in str(error) for text in _BAD_WEIGHTS_TEXTS)
+        else:
+            unreadable = isinstance(error, _BAD_JSON)
+        if not unreadable:
+            raise
+        raise LamorelConfigError(
+            f"{_KEY} {model_path}: its {part} cannot be read: {remedy} ({_reason(error)})"
+        ) from error
+
+
+@contextmanager
+def _building(args: LLMArgs, config: Any) -> Iterator[None]:
+    """Says so where no model can be built from `config`, at all or with `attention`; other errors pass."""
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        if _can_build(args, config, args.attention):
+            raise
+        message = (
+            f"{_KEY} {args.model_path}: no {args.model_type} model can be built from its config.json: choose another"
+        )
+        if _can_build(args, config, "eager"):
+            other = "eager" if args.attention == "sdpa" else "sdpa"
+            message = f"{LLM_KEY}.attention {args.attention} is not available for {args.model_path}: choose {other}"
+        raise LamorelConfigError(f"{message} ({_reason(error)})") from error
+
+
+def _can_build(args: LLMArgs, config: Any, attention: str) -> bool:
+    """Whether the model can be built with an attention; no weights are read or made."""
+    try:
+        with torch.device("meta"):
+            _AUTO_CLASSES[args.model_type].from_config(
+                config, attn_implementation=attention, trust_remote_code=args.trust_remote_code
+            )
+    except (ImportError, ValueError):
+        return False
+    return True
 
 
 def _check_hub_id(model_path: str) -> None:
     """Finds out in seconds, not after a minute of transformers' retries, that the hub does not have a model."""
-    if Path(_location(model_path)).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE:
+    if Path(model_location(model_path)).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE:
         return
     if isinstance(huggingface_hub.try_to_load_from_cache(model_path, "config.json"), str):
         return
@@ -113,16 +180,15 @@ def _check_hub_id(model_path: str) -> None:
 
 
 def _cannot_load(model_path: str, error: Exception) -> LamorelConfigError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return LamorelConfigError(
-        f"llm_args.model_path {model_path} cannot be loaded: give an existing model folder, or a hub id that this "
-        f"machine can reach ({reason})"
+        f"{_KEY} {model_path} cannot be loaded: give an existing model folder, or a hub id that this machine can "
+        f"reach ({_reason(error)})"
     )
 
 
-def _location(model_path: str) -> str:
-    folder = Path(model_path).expanduser()
-    return str(folder) if folder.is_dir() else model_path
+def _reason(error: Exception) -> str:
+    """The first line of an error, or its type."""
+    return textwrap.shorten((str(error).splitlines() or [""])[0], 240) or type(error).__name__
 
 
 def _from_pretrained(args: LLMArgs, device: torch.device) -> Any:
@@ -134,10 +200,10 @@ def _from_pretrained(args: LLMArgs, device: torch.device) -> Any:
         spread = args.parallelism.model_parallelism_size
         options["device_map"] = {"": device} if spread == 1 else "auto"
         if spread > 1:
-            options["max_memory"] = _memory_of(spread)
+            options["max_memory"] = free_memory(spread)
     assert args.model_path is not None
     return _AUTO_CLASSES[args.model_type].from_pretrained(
-        _location(args.model_path),
+        model_location(args.model_path),
         dtype=DTYPES[args.dtype],
         attn_implementation=args.attention,
         trust_remote_code=args.trust_remote_code,
@@ -145,42 +211,15 @@ def _from_pretrained(args: LLMArgs, device: torch.device) -> Any:
     )
 
 
-def _from_config(args: LLMArgs) -> Any:
+def _from_config(args: LLMArgs, config: Any) -> Any:
     if args.load_in_4bit:
-        raise LamorelConfigError("llm_args.load_in_4bit needs pretrained weights: set llm_args.pretrained to true")
-    assert args.model_path is not None
-    config = transformers.AutoConfig.from_pretrained(
-        _location(args.model_path), trust_remote_code=args.trust_remote_code
-    )
+        raise LamorelConfigError(f"{LLM_KEY}.load_in_4bit needs pretrained weights: set {LLM_KEY}.pretrained to true")
     return _AUTO_CLASSES[args.model_type].from_config(
         config,
         dtype=DTYPES[args.dtype],
         attn_implementation=args.attention,
         trust_remote_code=args.trust_remote_code,
     )
-
-
-def _place(model: Any, args: LLMArgs, device: torch.device) -> Any:
-    """The model on its device, or spread over `model_parallelism_size` GPUs."""
-    spread = args.parallelism.model_parallelism_size
-    if spread > 1:
-        from accelerate import dispatch_model, infer_auto_device_map
-        from accelerate.utils import get_balanced_memory
-
-        whole = list(getattr(model, "_no_split_modules", None) or [])
-        memory = get_balanced_memory(model, max_memory=_memory_of(spread), no_split_module_classes=whole)
-        return dispatch_model(model, infer_auto_device_map(model, max_memory=memory, no_split_module_classes=whole))
-    model = model.to(device)
-    # Weights read from a safetensors file lie at any address of the mapped file, and kernels may round otherwise
-    # there than on memory that torch has aligned: a resumed run would differ in the last bit.
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
-    return model
-
-
-def _memory_of(gpus: int) -> dict[int, int]:
-    """Free bytes of the first GPUs; the others are not to be used."""
-    return {i: torch.cuda.mem_get_info(i)[0] for i in range(gpus)}
 
 
 def _add_lora(model: Any, lora: LoraArgs, model_type: str) -> Any:
@@ -194,4 +233,15 @@ def _add_lora(model: Any, lora: LoraArgs, model_type: str) -> Any:
         lora_dropout=lora.dropout,
         target_modules=targets,
     )
-    return get_peft_model(model, config)
+    try:
+        return get_peft_model(model, config)
+    except (ValueError, re.error) as error:
+        linear = (torch.nn.Linear, transformers.pytorch_utils.Conv1D)
+        names = sorted(
+            {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, linear)}
+        )
+        given = f"[{', '.join(targets)}]" if isinstance(targets, list) else targets or "null"
+        raise LamorelConfigError(
+            f"{LLM_KEY}.lora.target_modules {given} does not fit {type(model).__name__}: choose among "
+            f"{', '.join(names)} ({_reason(error)})"
+        ) from error

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lamorel.config import LLM_KEY
+
 TokenIds = tuple[int, ...]
 
 _REMEMBERED = 1 << 14  # strings; an update reads each prompt once per epoch, and candidates come back at every step
@@ -39,7 +41,7 @@ class TextEncoder:
             if not ids:
                 raise ValueError(
                     f"contexts[{i}] = {texts[i]!r} has no tokens, so no token can follow it; give a text, or set "
-                    f"llm_args.add_bos with a tokenizer that has a beginning-of-sequence token"
+                    f"{LLM_KEY}.add_bos with a tokenizer that has a beginning-of-sequence token"
                 )
         return encoded
 

@@ -16,8 +16,9 @@ from lamorel.config import LamorelConfig
 from lamorel.generation import generate
 from lamorel.initializer import BaseModelInitializer
 from lamorel.llm import LLMModule, Outputs
-from lamorel.loading import check_device, load_model, load_tokenizer, seeded
+from lamorel.loading import load_model, load_tokenizer, read_config, seeded
 from lamorel.module_function import BaseModuleFunction
+from lamorel.placement import check_device
 from lamorel.tokenization import TextEncoder
 from lamorel.updater import BaseUpdater
 
@@ -48,8 +49,9 @@ class Worker:
         args = config.llm_args
         self._parallelism = args.parallelism
         device = check_device(args)
+        llm_config = read_config(args)
         encoder = TextEncoder(load_tokenizer(args), add_bos=args.add_bos, candidate_prefix=args.candidate_prefix)
-        model = load_model(args, device)
+        model = load_model(args, llm_config, device)
         with seeded(args.seed, "heads"):
             for function in functions.values():
                 function.device = device

@@ -61,11 +61,15 @@ def test_number_of_llm_processes(t5: Any) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_what_needs_a_gpu_says_so(t5: Any) -> None:
-    with pytest.raises(LamorelConfigError, match="use_gpu is true, but torch finds no CUDA GPU here: set it to false"):
+    with pytest.raises(
+        LamorelConfigError, match=r"^lamorel_args.llm_args.parallelism.use_gpu is true, but torch finds no"
+    ):
         t5.caller(parallelism={"use_gpu": True})
-    with pytest.raises(LamorelConfigError, match="model_parallelism_size needs a GPU"):
+    with pytest.raises(
+        LamorelConfigError, match=r"^lamorel_args.llm_args.parallelism.model_parallelism_size needs a GPU"
+    ):
         t5.caller(parallelism={"model_parallelism_size": 2})
-    with pytest.raises(LamorelConfigError, match="load_in_4bit needs"):
+    with pytest.raises(LamorelConfigError, match=r"^lamorel_args.llm_args.load_in_4bit needs"):
         t5.caller(load_in_4bit=True)
 
 

@@ -47,6 +47,7 @@ def test_lora_targets_as_list_or_pattern() -> None:
         ({"llm_args": {"pretrained": 1}}, "pretrained: expected bool, got 1"),
         ({"llm_args": {"model_type": "encoder"}}, "model_type: expected one of seq2seq, causal, got 'encoder'"),
         ({"llm_args": {"lora": {"rank": 2}}}, "lamorel_args.llm_args.lora.rank is not a key"),
+        ({"llm_args": {"lora": {"dropout": 1.5}}}, "lamorel_args.llm_args.lora.dropout: .* at most 1, got 1.5"),
         ({"llm_args": {"lora": True}}, "lamorel_args.llm_args.lora: expected a mapping"),
         ({"llm_args": {"lora": {"target_modules": [1]}}}, "target_modules: expected str or list of str or null"),
         ({"llm_args": None}, "lamorel_args.llm_args: expected a mapping of keys, got None"),
@@ -55,6 +56,7 @@ def test_lora_targets_as_list_or_pattern() -> None:
         ({"llm_args": {"model_path": None}}, "model_path is required"),
         ({"llm_args": {"model_path": "./models/none"}}, "model folder models/none does not exist"),
         ({"llm_args": {"model_path": "/no/such/folder"}}, "model folder /no/such/folder does not exist"),
+        ({"llm_args": {"model_path": "~no-such-user/model"}}, "model folder ~no-such-user/model does not exist"),
         ({"llm_args": {"model_path": "a/b/c"}}, "model folder a/b/c does not exist"),
         ({"llm_args": {"model_path": "???"}}, "lamorel_args.*model_path"),
     ],
@@ -86,7 +88,8 @@ def test_a_hub_that_cannot_be_reached_is_an_error_at_once(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(huggingface_hub, "model_info", unreachable)
     with pytest.raises(
-        LamorelConfigError, match=r"model_path nobody/nothing cannot be loaded: .*\(no route to host\)$"
+        LamorelConfigError,
+        match=r"^lamorel_args.llm_args.model_path nobody/nothing cannot be loaded: .*\(no route to host\)$",
     ):
         Caller({"llm_args": {"model_path": "nobody/nothing"}})
 

@@ -161,7 +161,7 @@ def test_add_bos(llama: Any) -> None:
     [
         (["a", "b"], [["x"], []], r"candidates\[1\] is empty"),
         (["a", "b"], [["x"]], "2 contexts"),
-        (["a", ""], [["x"], ["x"]], r"contexts\[1\] = '' has no tokens"),
+        (["a", ""], [["x"], ["x"]], r"contexts\[1\] = '' has no tokens.*set lamorel_args.llm_args.add_bos"),
         (["a", 1], [["x"], ["x"]], r"contexts\[1\]: expected a str"),
         ("a", [["x"]], "contexts: expected a list of str"),
         (["a"], ["x"], r"candidates\[0\]: expected a list of str"),

@@ -102,6 +102,11 @@ def randomise(model: torch.nn.Module, std: float = 0.3) -> None:
             torch.nn.init.normal_(parameter, mean=centre, std=std)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # peft reads the deprecated name on every model that it wraps; nothing here does.
+    config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
 @dataclass(frozen=True)
 class TinyModel:
     """A model folder, and how to use it."""

@@ -10,12 +10,15 @@ written last and makes a folder complete.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 TRAINER = "trainer.json"
 STATES = "states.json"
+LOCK = ".lock"
 
 # A resumed run may differ in these; any other difference is refused. Each is a key or the head of keys.
 FREE_ON_RESUME = (
@@ -86,13 +90,13 @@ class CheckpointStore:
         _sync_directory(self.folder)
 
     def newest(self) -> Path | None:
-        """The newest complete checkpoint, or None; finishes what a kill interrupted, and says what it skips.
+        """The newest complete checkpoint, or None; says what it passes over. Changes nothing on the disk.
 
         Raises:
             UserError: there are checkpoints but none is complete.
         """
         complete = {}
-        for folder in (self.last, self.next, self.backup):
+        for folder in (self.last, self.next, self.backup):  # of equally new ones the first is taken
             if not folder.exists():
                 continue
             update, problem = verify(folder)
@@ -100,22 +104,44 @@ class CheckpointStore:
                 complete[folder] = update
             elif folder != self.next:  # an unfinished .next is what a kill while saving leaves
                 logger.warning("checkpoint %s is not complete (%s): looking for another one", folder, problem)
-        if not complete:
-            if self.last.exists() or self.backup.exists():
+        if not complete and (self.last.exists() or self.backup.exists()):
+            raise UserError(
+                f"{self.folder}: no complete checkpoint among last and backup; remove the folder to start anew, "
+                "or put back a copy"
+            )
+        return max(complete, key=lambda folder: complete[folder], default=None)
+
+    def recover(self) -> Path | None:
+        """`newest`, after finishing a promotion that a kill interrupted; for the one process that holds `locked`."""
+        newest = self.newest()
+        if newest != self.next:
+            return newest
+        if self.last.exists() and verify(self.last)[1] is not None:
+            shutil.rmtree(self.last)  # broken: it must not replace a good backup
+        self._promote()
+        return self.last
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from writing checkpoints here; a kill releases it.
+
+        Raises:
+            UserError: another process holds it; the text names it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / LOCK).open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
                 raise UserError(
-                    f"{self.folder}: no complete checkpoint among last and backup; remove the folder to start anew, "
-                    "or put back a copy"
-                )
-            return None
-        best = max(
-            complete, key=lambda folder: complete[folder]
-        )  # the first of equals: last before .next before backup
-        if best == self.next:
-            if self.last.exists() and self.last not in complete:
-                shutil.rmtree(self.last)  # broken: it must not replace a good backup
-            self._promote()
-            best = self.last
-        return best
+                    f"{self.folder} is in use by another run ({file.read().strip()}): wait for it or stop it, or give "
+                    "another name_experiment"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
 
 
 def _manifest(folder: Path, update: int) -> dict[str, Any]:
@@ -158,18 +184,31 @@ def check_same_config(stored: dict[str, Any], given: dict[str, Any], folder: Pat
     Raises:
         UserError: listing every key that differs, with both values.
     """
+    _refuse_differences(folder, stored, given, lambda key: not _is_or_begins(key, FREE_ON_RESUME))
+
+
+def check_same_settings(stored: dict[str, Any], given: dict[str, Any], keys: Sequence[str], path: Path) -> None:
+    """Refuse where one of `keys` (or of the keys that begin with it) differs; raises UserError as above."""
+    _refuse_differences(path, stored, given, lambda key: _is_or_begins(key, keys))
+
+
+def _is_or_begins(key: str, heads: Sequence[str]) -> bool:
+    return any(key == head or key.startswith(f"{head}.") for head in heads)
+
+
+def _refuse_differences(
+    path: Path, stored: dict[str, Any], given: dict[str, Any], counts: Callable[[str], bool]
+) -> None:
     old, new = _flatten(stored), _flatten(given)
-    different = [
-        f"{key}: checkpoint {old.get(key, 'absent')!r}, given {new.get(key, 'absent')!r}"
+    different = {
+        key: f"{key}: was {old.get(key, 'absent')!r}, given {new.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, "absent") != new.get(key, "absent")
-        and not any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
-    ]
+        if counts(key) and old.get(key, "absent") != new.get(key, "absent")
+    }
     if different:
-        keys = ", ".join(line.split(":")[0] for line in different)
         raise UserError(
-            f"{folder} was made with another configuration ({keys}): give the same values, or another name_experiment\n"
-            + "\n".join(f"  {line}" for line in different)
+            f"{path} was made with another configuration ({', '.join(different)}): give the same values, or another "
+            "name_experiment\n" + "\n".join(f"  {line}" for line in different.values())
         )
 
 

@@ -74,6 +74,13 @@ class TwosomeArgs:
     critic_minibatches: int
     gradient_accumulation: int
     critic_warmup_steps: int
+    target_kl: float
+    gae_lambda: float
+    epochs: int
+    clip_eps: float
+    value_loss_coef: float
+    adam_eps: float
+    linear_lr_decay: bool
 
 
 @dataclass(frozen=True)
@@ -249,6 +256,10 @@ def validate_values(rl: RLScriptArgs) -> None:
     for key, allowed in CHOICES.items():
         if getattr(rl, key) not in allowed:
             complain(key, f"choose one of {', '.join(map(str, allowed))}")
+    for name in dataclasses.asdict(rl.tiny_llm):
+        value = getattr(rl.tiny_llm, name)
+        if not isinstance(value, str) and (value < 0 or (value == 0 and name != "clone_steps")):
+            raise UserError(f"rl_script_args.tiny_llm.{name}={value}: give a number above 0")
     for key in POSITIVE:
         if getattr(rl, key) is not None and getattr(rl, key) <= 0:
             complain(key, "give a number above 0")

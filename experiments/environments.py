@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 
 from experiments.configuration import RLScriptArgs
 from experiments.errors import UserError
+from experiments.prompters import prompter_factory
 
-# What the levels do by themselves (babyai_text): only another value is passed on, so that levels without the option,
-# and levels whose id fixes it (GoToLocalS8N4), keep their own.
-LEVEL_DEFAULTS = {"task_kind": "per_episode", "num_dists": 8}
+# The level's own number (babyai_text, minigrid): only another value is passed on, so that levels without distractors,
+# and levels whose id fixes their number (GoToLocalS8N4), keep theirs.
+DEFAULT_NUM_DISTS = 8
+DRAWN_TASK_KINDS = ("per_episode", "per_instance")  # on a level with one kind of task these change nothing
 
 
 def check_environment(rl: RLScriptArgs) -> None:
@@ -34,12 +38,18 @@ def check_environment(rl: RLScriptArgs) -> None:
             ) from error
     if rl.name_environment not in gym.registry:
         near = difflib.get_close_matches(rl.name_environment, list(gym.registry), n=4, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else "see babyai-text/README.md for the levels"
+        hint = f"did you mean {', '.join(near)}?" if near else f"none of env_packages={rl.env_packages} has one like it"
         raise UserError(f"rl_script_args.name_environment={rl.name_environment} is not a registered level: {hint}")
     try:
-        _make_one(rl).close()
+        env = _make_one(rl)
     except (TypeError, ValueError) as error:
         raise UserError(f"rl_script_args.name_environment={rl.name_environment}: {error}") from error
+    observation, info = env.reset(seed=rl.seed)
+    prompter = prompter_factory(rl)()
+    prompter.reset(mission(observation))
+    prompter.observe(observation, info)  # the prompter must find what it needs, here and not after the model is loaded
+    prompter.state()
+    env.close()
 
 
 def make_envs(
@@ -66,15 +76,22 @@ def _make_one(rl: RLScriptArgs, wrapper: Callable[[gym.Env], gym.Env] | None = N
     import babyai_text
 
     if is_minigrid(rl.name_environment):
-        options: dict[str, Any] = {
-            k: getattr(rl, k) for k, default in LEVEL_DEFAULTS.items() if getattr(rl, k) != default
-        }
+        options: dict[str, Any] = {}
+        if rl.num_dists != DEFAULT_NUM_DISTS:
+            options["num_dists"] = rl.num_dists
+        if rl.task_kind not in DRAWN_TASK_KINDS or _takes_task_kind(rl.name_environment):
+            options["task_kind"] = rl.task_kind
         if rl.max_episode_steps is not None:
             options["max_steps"] = rl.max_episode_steps
         env: gym.Env = babyai_text.make(rl.name_environment, language=rl.language, walls=rl.walls, **options)
     else:
         env = gym.make(rl.name_environment, disable_env_checker=True, max_episode_steps=rl.max_episode_steps)
     return env if wrapper is None else wrapper(env)
+
+
+def _takes_task_kind(level: str) -> bool:
+    creator = load_env_creator(str(gym.spec(level).entry_point))
+    return "task_kind" in inspect.signature(creator).parameters
 
 
 def is_minigrid(level: str) -> bool:
@@ -106,11 +123,14 @@ def split_infos(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:
     return rows
 
 
+def mission(observation: Any) -> str:
+    """The mission of one environment; empty where an environment has none (its prompt tells it)."""
+    return str(observation["mission"]) if isinstance(observation, dict) and "mission" in observation else ""
+
+
 def missions(observations: Any, count: int) -> list[str]:
-    """The mission of every environment; environments without one (their prompt tells it) have an empty mission."""
-    if isinstance(observations, dict) and "mission" in observations:
-        return [str(mission) for mission in observations["mission"]]
-    return [""] * count
+    """The mission of every environment of a batch."""
+    return [mission(observation) for observation in split_observations(observations, count)]
 
 
 def split_observations(observations: Any, count: int) -> list[Any]:

@@ -47,7 +47,8 @@ class ExperimentPaths:
     @classmethod
     def of(cls, config: Config) -> ExperimentPaths:
         name = experiment_id(config)
-        return cls(name, Path(config.rl.saving_path_logs) / name, Path(config.rl.saving_path_model) / name)
+        logs, models = (Path(p).expanduser() for p in (config.rl.saving_path_logs, config.rl.saving_path_model))
+        return cls(name, logs / name, models / name)
 
     def test_folder(self, level: str) -> Path:
         return self.logs / "test" / level
@@ -60,14 +61,19 @@ class ExperimentPaths:
         """
         folders = [("saving_path_logs", self.logs)] + ([("saving_path_model", self.models)] if models else [])
         for key, folder in folders:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=folder):
-                    pass
-            except OSError as error:
-                raise UserError(
-                    f"rl_script_args.{key}: cannot write to {folder} ({error.strerror}), give a folder you may write to"
-                ) from error
+            make_writable_folder(folder, f"rl_script_args.{key}")
+
+
+def make_writable_folder(folder: Path, key: str) -> None:
+    """Create a folder and try it. Raises UserError, naming folder and key, where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{key}: cannot write to {folder} ({error.strerror}), give a folder you may write to"
+        ) from error
 
 
 def test_file_stem(config: Config, test: str) -> str:
@@ -76,6 +82,6 @@ def test_file_stem(config: Config, test: str) -> str:
     return (
         test
         + ("_newactions" if rl.modified_action_space else "")
-        + ("_zero_shot" if rl.zero_shot else "")
+        + ("_zero_shot" if rl.zero_shot and not (rl.im_learning or rl.bot or rl.random_agent) else "")
         + ("_im" if rl.im_learning else "")
     )

@@ -19,6 +19,7 @@ from experiments.configuration import Config
 from experiments.device import check_gpu
 from experiments.environments import check_environment
 from experiments.errors import UserError
+from experiments.experiment_paths import make_writable_folder
 from experiments.hydra_script import hydra_script
 
 logger = logging.getLogger("glam")
@@ -29,9 +30,10 @@ def make_tiny_llm(config: Config) -> None:
     rl, tiny = config.rl, config.rl.tiny_llm
     check_environment(rl)
     check_gpu(config)
-    target = Path(str(config.lamorel.llm_args.model_path))
+    target = Path(str(config.lamorel.llm_args.model_path)).expanduser()
     if target.exists() and not (target / "config.json").exists():
         raise UserError(f"lamorel_args.llm_args.model_path={target} exists and holds no model: choose another folder")
+    make_writable_folder(target.parent, "lamorel_args.llm_args.model_path")
 
     from experiments.seeding import seed_everything
     from experiments.tiny_llm.cloning import CloningUpdater, bot_demonstrations, clone

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.agents.base_agent import BaseAgent
 from experiments.agents.bot import BotAgent
 from experiments.agents.random_agent import RandomAgent
+from experiments.checkpoint import CheckpointStore, check_same_settings, read_trainer
 from experiments.configuration import Config
 from experiments.device import check_gpu
 from experiments.environments import check_environment
@@ -35,6 +36,28 @@ from experiments.trajectories import export_trajectories
 
 logger = logging.getLogger("glam")
 
+# What makes a policy of the LLM's scores, and what else decides a test's outcome: neither is in the experiment id.
+POLICY_SETTINGS = (
+    "rl_script_args.score_rule",
+    "rl_script_args.temperature",
+    "rl_script_args.prompter",
+    "lamorel_args.llm_args.model_type",
+    "lamorel_args.llm_args.lora",
+    "lamorel_args.llm_args.add_bos",
+    "lamorel_args.llm_args.candidate_prefix",
+)
+TEST_SETTINGS = (
+    "rl_script_args.language",
+    "rl_script_args.walls",
+    "rl_script_args.task_kind",
+    "rl_script_args.num_dists",
+    "rl_script_args.max_episode_steps",
+    "rl_script_args.stop_rule",
+    "rl_script_args.new_action_space",
+    "rl_script_args.im_path",
+    "lamorel_args.llm_args.model_path",
+)
+
 
 def run_tests(config: Config) -> None:
     """Run every test of `rl_script_args.tests`, or export trajectories, and write the files under logs/ID/test/ENV."""
@@ -42,10 +65,16 @@ def run_tests(config: Config) -> None:
     paths = ExperimentPaths.of(config)
     paths.make_writable(models=False)
     folder = paths.test_folder(config.rl.name_environment)
-    facts: dict[str, Any] = {"agent": agent_label(config), "id": paths.id, "seed": config.rl.seed}
+    facts = {
+        "agent": agent_label(config),
+        "id": paths.id,
+        "name": f"{config.rl.name_experiment}/{config.rl.name_model}",
+        "seed": config.rl.seed,
+        "config": config.resolved,
+    }
     tests = [] if config.rl.get_example_trajectories else config.rl.tests
     for test in tests:
-        refuse_other_agent(folder, test_file_stem(config, test), facts["agent"])
+        refuse_other_results(folder, test_file_stem(config, test), facts)
     agent, checkpoint = make_agent(config, paths)
     if config.rl.get_example_trajectories:
         files = export_trajectories(config.rl, agent, folder)
@@ -82,18 +111,22 @@ def agent_label(config: Config) -> str:
     return "cloned" if rl.im_learning else "zero-shot" if rl.zero_shot else "trained"
 
 
-def refuse_other_agent(folder: Path, stem: str, label: str) -> None:
-    """Results of one agent must not replace those of another whose experiment id is the same.
+def refuse_other_results(folder: Path, stem: str, facts: dict[str, Any]) -> None:
+    """Results must not replace those of another agent, or of other settings, that have the same experiment id.
 
     Raises:
-        UserError: the folder holds results of the same name by another agent.
+        UserError: the folder holds such results under the same name.
     """
-    facts = folder / "episodes" / f"{stem}.json"
-    if facts.exists() and (other := json.loads(facts.read_text(encoding="utf-8"))["agent"]) != label:
+    path = folder / "episodes" / f"{stem}.json"
+    if not path.exists():
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if stored["agent"] != facts["agent"]:
         raise UserError(
-            f"{facts} holds results of the agent {other!r}, not {label!r}: give rl_script_args.name_model or "
-            "name_experiment another name"
+            f"{path} holds results of the agent {stored['agent']!r}, not {facts['agent']!r}: give "
+            "rl_script_args.name_model or name_experiment another name"
         )
+    check_same_settings(stored["config"], facts["config"], (*POLICY_SETTINGS, *TEST_SETTINGS), path)
 
 
 def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int | None]:
@@ -106,8 +139,6 @@ def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int |
         return BotAgent(), None
     if config.rl.random_agent:
         return RandomAgent(), None
-    from experiments.checkpoint import CheckpointStore, read_trainer
-
     checkpoint = None
     if not (config.rl.zero_shot or config.rl.im_learning):
         checkpoint = CheckpointStore(paths.models).newest()
@@ -116,6 +147,8 @@ def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int |
                 f"{paths.models} holds no checkpoint: train with the same configuration first, or test the model as it "
                 "is with rl_script_args.zero_shot=true"
             )
+        # the experiment id does not name these, and another policy would be tested under the trained one's name
+        check_same_settings(read_trainer(checkpoint)["config"], config.resolved, POLICY_SETTINGS, checkpoint)
     from experiments.agents.ppo.llm_test_agent import LLMTestAgent
     from experiments.llm_side import make_caller, make_policy
     from experiments.seeding import seed_everything

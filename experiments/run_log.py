@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 STATISTICS = ("mean", "std", "min", "max")
 LOSS_COLUMNS = ("entropy", "policy_loss", "value_loss", "loss", "grad_norm")
+TRACKED = ("approx_kl", "clip_fraction", "gradient_steps")  # beside log.csv's columns, in TensorBoard and wandb
 COLUMNS = (
     "update", "episodes", "frames", "FPS", "duration",
     *(f"return_{s}" for s in STATISTICS), "success_rate",
@@ -132,8 +133,14 @@ class RunLog:
                 project="glam", name=name, id=run_id, resume="allow", config=self.config.resolved, dir=self.folder
             )
 
-    def write(self, row: dict[str, Any], probabilities: Any) -> None:
-        """Record one update: a row of `COLUMNS`, and (P, A) action probabilities of the probe prompts or None."""
+    def write(self, row: dict[str, Any], stats: dict[str, float], probabilities: Any) -> None:
+        """Record one update.
+
+        Args:
+            row: of `COLUMNS`.
+            stats: what the update reported; of it the trackers show `TRACKED` beside the row.
+            probabilities: (P, A) of the probe prompts, or None.
+        """
         self.log.append([row])
         if probabilities is not None:
             self.distrib.append(
@@ -144,6 +151,7 @@ class RunLog:
                 ]
             )
         scalars = {name: value for name, value in row.items() if name != "update" and value != ""}
+        scalars |= {name: stats[name] for name in TRACKED}
         if self.tensorboard is not None:
             for name, value in scalars.items():
                 self.tensorboard.add_scalar(name, value, row["update"])

@@ -29,13 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: --runs {globs} matches no folder of {options.logs}: give other globs or --logs", file=sys.stderr)
         return 2
     from experiments.results.figures import learning_curve
-    from experiments.results.tables import load_tests, results_table, to_markdown
+    from experiments.results.tables import load_tests, results_table, shorten_runs, to_markdown
 
     options.output.mkdir(parents=True, exist_ok=True)
     episodes = load_tests(folders)
     if len(episodes):
         table = results_table(episodes, within=options.within)
-        text = to_markdown(table)
+        text = to_markdown(shorten_runs(table, dict(zip(episodes.run, episodes.name, strict=True))))
         print(f"95% intervals in brackets\n{text}")
         (options.output / "results.md").write_text(text, encoding="utf-8")
         table.to_csv(options.output / "results.csv", index=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import ExitStack, closing
 from typing import Any
 
 from tqdm import tqdm
@@ -66,27 +67,28 @@ class TrainingRun:
         self.config, self.paths = config, paths
         self.progress = Progress()
         self.store = CheckpointStore(paths.models)
-        self.checkpoint = self.store.newest()
-        if self.checkpoint is not None:  # refuse before the model is loaded
-            check_same_config(read_trainer(self.checkpoint)["config"], config.resolved, self.checkpoint)
-        seed_everything(rl)
-        policy = make_policy(rl)
-        self.caller = make_caller(config, policy, PPOUpdater(ppo_update_config(rl), policy))
-        self.envs = make_envs(rl, seeds=training_seeds(rl))
-        self.agent = LLMPPOAgent(self.envs, make_prompters(rl), self.caller, policy, ppo_config(rl), seed=rl.seed)
-        # prompts that an environment writes itself have no fixed action list to follow
-        self.probes = probe_states(rl.action_space, rl.nbr_obs, rl.template_test) if rl.prompter == "glam" else []
-        self.log = RunLog(config, paths.logs, rl.action_space if self.probes else [])
-        self.bar = tqdm(total=rl.num_steps, unit="frame", disable=None, file=sys.stderr)  # None: only on a terminal
+        with ExitStack() as opened:  # closes what is open already when a later step fails
+            opened.enter_context(self.store.locked())
+            self.checkpoint = self.store.recover()
+            if self.checkpoint is not None:  # refuse before the model is loaded
+                check_same_config(read_trainer(self.checkpoint)["config"], config.resolved, self.checkpoint)
+            seed_everything(rl)
+            policy = make_policy(rl)
+            self.caller = opened.enter_context(make_caller(config, policy, PPOUpdater(ppo_update_config(rl), policy)))
+            envs = opened.enter_context(closing(make_envs(rl, seeds=training_seeds(rl))))
+            self.agent = LLMPPOAgent(envs, make_prompters(rl), self.caller, policy, ppo_config(rl), seed=rl.seed)
+            # prompts that an environment writes itself have no fixed action list to follow
+            self.probes = probe_states(rl.action_space, rl.nbr_obs, rl.template_test) if rl.prompter == "glam" else []
+            self.log = opened.enter_context(closing(RunLog(config, paths.logs, rl.action_space if self.probes else [])))
+            # disable=None: a bar only where there is a terminal
+            self.bar = opened.enter_context(tqdm(total=rl.num_steps, unit="frame", disable=None, file=sys.stderr))
+            self.opened = opened.pop_all()
 
     def __enter__(self) -> TrainingRun:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.bar.close()
-        self.log.close()
-        self.envs.close()
-        self.caller.close()
+        self.opened.close()
 
     def resume(self) -> None:
         """Continue from the newest complete checkpoint, or start; every log is cut back to where that is."""
@@ -114,7 +116,7 @@ class TrainingRun:
             fps=rollout.frames / seconds,
             reward_scale=self.config.rl.reward_scale,
         )
-        self.log.write(row, self.agent.probabilities(self.probes) if self.probes else None)
+        self.log.write(row, stats, self.agent.probabilities(self.probes) if self.probes else None)
         self.bar.update(rollout.frames)
         logger.info("%s", self._log_line(row, stats))
 

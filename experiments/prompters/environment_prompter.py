@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.prompters.base_prompter import TextState
+from experiments.prompters.base_prompter import TextState, needed
 
 
 class EnvironmentPrompter:
@@ -23,7 +23,7 @@ class EnvironmentPrompter:
     def observe(self, observation: Any, info: dict[str, Any], action: int | None = None) -> None:
         names = list(info.get("actions", self.default[0]))
         ids = [int(i) for i in info.get("action_ids", self.default[1] if "actions" not in info else range(len(names)))]
-        self.present = TextState(str(info["prompt"]), names, ids)
+        self.present = TextState(str(needed(info, "prompt", "environment", "glam")), names, ids)
 
     def state(self) -> TextState:
         return self.present

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from experiments.errors import UserError
 from experiments.prompters.glam_prompter import GlamPrompter
 
 ACTIONS = {
@@ -38,7 +39,7 @@ def translate_mission(mission: str) -> str:
     """The French goal of an English BabyAI-Text mission.
 
     Raises:
-        ValueError: the mission is none of go to, pick up, open, put next to, or a sequence of two of them.
+        UserError: the mission is none of go to, pick up, open, put next to, or a sequence of two of them.
     """
     for pattern, form in ((r"(.+), then (.+)", "{0}, puis {1}"), (r"(.+) after you (.+)", "{0} après avoir fait: {1}")):
         parts = re.fullmatch(pattern, mission)
@@ -55,12 +56,12 @@ def translate_mission(mission: str) -> str:
         if parts:
             groups = parts.groups()
             return form.format(*(_translate_object(*groups[i : i + 3]) for i in range(0, len(groups), 3)))
-    raise ValueError(f"no French form is known for the mission {mission!r}")
+    raise UserError(f"rl_script_args.language=french: no French form is known for {mission!r}, use english here")
 
 
 def _translate_object(article: str, colour: str | None, noun: str) -> str:
     if colour is not None and colour not in COLOURS:
-        raise ValueError(f"no French form is known for the colour {colour!r}")
+        raise UserError(f"rl_script_args.language=french: no French form is known for the colour {colour!r}")
     words = [ARTICLES[article], NOUNS[noun]] + ([COLOURS[colour]] if colour else [])
     return " ".join(words)
 

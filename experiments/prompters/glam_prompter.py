@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.prompters.base_prompter import TextState
+from experiments.prompters.base_prompter import TextState, needed
 
 CANONICAL_ACTIONS = ("turn_left", "turn_right", "go_forward", "pick_up", "drop", "toggle")
 NO_OP = 6  # BabyAI's "done"
@@ -66,7 +66,7 @@ class GlamPrompter:
     def observe(self, observation: Any, info: dict[str, Any], action: int | None = None) -> None:
         if action is not None:
             self.actions.append(self.action_names[action])
-        self.observations.append(list(info["descriptions"]))
+        self.observations.append(list(needed(info, "descriptions", "glam", "environment")))
         self.observations = self.observations[-self.nbr_obs :]
         kept_actions = len(self.observations) - 1
         self.actions = self.actions[-kept_actions:] if kept_actions else []

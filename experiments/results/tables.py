@@ -15,34 +15,39 @@ COLUMN_SUCCESS = "success within the step limit"
 
 
 def load_tests(run_folders: Sequence[Path]) -> pd.DataFrame:
-    """All test episodes of the given logs/ID folders, one row each, with agent, test, level and training seed."""
+    """All test episodes of the given logs/ID folders, one row each.
+
+    Beside the columns of the episodes: agent, test, level, run (the experiment id without its seed) and name (of the
+    experiment and its model).
+    """
     frames = []
     for folder in run_folders:
         for facts_path in sorted(folder.glob("test/*/episodes/*.json")):
             facts = json.loads(facts_path.read_text(encoding="utf-8"))
             episodes = pd.read_csv(facts_path.with_suffix(".csv"))
             level = facts_path.parents[1].name
-            frames.append(
-                episodes.assign(agent=facts["agent"], test=facts["test"], level=level, run_seed=facts["seed"])
-            )
+            run = facts["id"].removesuffix(f"_seed_{facts['seed']}")
+            stem = facts_path.stem.removesuffix("_zero_shot").removesuffix("_im")  # these two are told by the agent
+            frames.append(episodes.assign(agent=facts["agent"], test=stem, level=level, run=run, name=facts["name"]))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def results_table(episodes: pd.DataFrame, *, within: int) -> pd.DataFrame:
-    """One row per level, test and agent; every number with its 95% interval.
+    """One row per level, test, agent and run, its seeds taken together; every number with its 95% interval.
 
     Args:
         episodes: of `load_tests`.
         within: steps of the second success column.
     """
     rows = []
-    for (level, test, agent), group in episodes.groupby(["level", "test", "agent"], sort=False):
+    for (level, test, agent, run), group in episodes.groupby(["level", "test", "agent", "run"], sort=False):
         quick = int(((group.success == 1) & (group.frames <= within)).sum())
         rows.append(
             {
                 "level": level,
-                "test": test.removesuffix("_test").replace("_", " "),
+                "test": test.replace("_test", "").replace("_", " "),
                 "agent": agent,
+                "run": run,
                 "episodes": len(group),
                 COLUMN_SUCCESS: str(wilson(int(group.success.sum()), len(group))),
                 f"within {within} steps": str(wilson(quick, len(group))),
@@ -52,6 +57,17 @@ def results_table(episodes: pd.DataFrame, *, within: int) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     order = table.agent.map({name: i for i, name in enumerate(AGENT_ORDER)})
     return table.assign(order=order).sort_values(["level", "test", "order"], kind="stable").drop(columns="order")
+
+
+def shorten_runs(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """The table with short names in place of experiment ids where they still tell the runs apart.
+
+    Args:
+        names: run -> name, of `load_tests`.
+    """
+    if len(set(names.values())) < len(names):
+        return table
+    return table.assign(run=table.run.map(names))
 
 
 def to_markdown(table: pd.DataFrame) -> str:

@@ -78,8 +78,14 @@ def test_a_kill_at_any_step(tmp_path, monkeypatch, step, count, after):
     except Killed:
         pass
     again = CheckpointStore(tmp_path / "models")
-    found = again.newest()
-    assert found is not None
+    before = sorted(path.name for path in again.folder.iterdir())
+    looked_at = again.newest()
+    assert looked_at is not None
+    newest = weights(looked_at)
+    assert sorted(path.name for path in again.folder.iterdir()) == before  # looking changes nothing: tests do it
+    found = again.recover()
+    assert found == (again.backup if verify(again.last)[1] else again.last)
+    assert weights(found) == newest
     update, problem = verify(found)
     assert problem is None
     assert update in (2, 3)
@@ -107,6 +113,14 @@ def test_a_damaged_last_falls_back_to_backup(tmp_path, damage, caplog):
     assert "last is not complete" in caplog.text
     save(store, 3)
     assert weights(store.last) == "weights of update 3"
+
+
+def test_the_lock_names_its_holder_and_ends_with_it(tmp_path):
+    store = CheckpointStore(tmp_path / "models")
+    with store.locked(), pytest.raises(UserError, match=rf"process {os.getpid()} on .*: wait for it or stop it"):
+        CheckpointStore(tmp_path / "models").locked().__enter__()
+    with store.locked():
+        pass
 
 
 def test_no_complete_checkpoint_is_an_error(tmp_path):

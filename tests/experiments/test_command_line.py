@@ -33,6 +33,9 @@ def first_line(result):
         ("rl_script_args.number_envs=101", "at most 100"),
         ("rl_script_args.bot=true", "run post-training_tests.py"),
         ("rl_script_args.env_packages=[nowhere]", "package 'nowhere' is not installed"),
+        ("rl_script_args.prompter=environment", "prompter=environment needs info['prompt']"),
+        ("rl_script_args.name_environment=CartPole-v1", "prompter=glam needs info['descriptions']"),
+        ("rl_script_args.saving_path_logs=~/x", "(quote a value with special characters"),
     ],
 )  # fmt: skip
 def test_bad_input_gives_one_clear_line(small, tmp_path, override, expected, no_gpu):
@@ -108,9 +111,9 @@ def test_from_the_tiny_llm_to_the_table(tmp_path):
 
 def test_results_of_another_agent_are_not_replaced(small, tmp_path):
     assert run_script("post-training_tests.py", [*small, "rl_script_args.random_agent=true"], tmp_path).returncode == 0
-    result = run_script("post-training_tests.py", small, tmp_path)
+    result = run_script("post-training_tests.py", [*small, "rl_script_args.zero_shot=false"], tmp_path)
     assert result.returncode == 2
-    assert "holds results of the agent 'random', not 'zero-shot'" in first_line(result)
+    assert "holds results of the agent 'random', not 'trained'" in first_line(result)
 
 
 def test_a_missing_checkpoint_is_named(small, tmp_path):

@@ -6,8 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.configuration import SECTIONS, RLScriptArgs
+from experiments.environments import check_environment
 from experiments.errors import UserError
-from experiments.experiment_paths import experiment_id
+from experiments.experiment_paths import ExperimentPaths, experiment_id
 from tests.experiments.conftest import ROOT, make_config
 
 # the released code's defaults, as its README and configuration give them
@@ -52,6 +53,7 @@ def test_every_key_of_the_base_is_typed_and_no_other():
         (["im_learning=true", "im_path=nowhere"], "the folder of the cloned model does not exist"),
         (["tests=[nothing]"], "no_modification_test, other_goal_test"),
         (["tiny_llm.heads=two"], "tiny_llm.heads"),
+        (["tiny_llm.heads=0"], "tiny_llm.heads=0: give a number above 0"),
     ],
 )
 def test_rules_between_keys(small, overrides, message):
@@ -82,6 +84,24 @@ def test_one_rl_process(small):
 )  # fmt: skip
 def test_the_experiment_id(small, overrides, expected):
     assert experiment_id(make_config([*small, "rl_script_args.nbr_obs=3", *overrides])) == expected
+
+
+def test_a_mission_without_french_form_is_found_before_training(small):
+    level = "rl_script_args.name_environment=MiniGrid-Empty-5x5-v0"  # get to the green goal square
+    rl = make_config([*small, level, "rl_script_args.language=french", "rl_script_args.max_episode_steps=null"]).rl
+    with pytest.raises(UserError, match=r"no French form is known for .*, use english here"):
+        check_environment(rl)
+
+
+def test_the_released_code_overlay_works_on_every_level(small):
+    for level in ("BabyAI-GoToRedBallNoDists-v0", "BabyAI-MixedTrainLocal-v0", "BabyAI-GoToFrench-v0"):
+        check_environment(make_config([*small, "compat=released_code", f"rl_script_args.name_environment={level}"]).rl)
+
+
+def test_paths_may_begin_with_the_home_folder(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = ExperimentPaths.of(make_config([*small, 'rl_script_args.saving_path_logs="~/here"']))
+    assert paths.logs.parent == tmp_path / "here"
 
 
 def test_the_released_code_overlay(small):

@@ -9,11 +9,14 @@ import babyai_text
 from experiments.agents.bot import BotAgent
 from experiments.agents.random_agent import RandomAgent
 from experiments.environments import check_environment
+from experiments.errors import UserError
 from experiments.evaluation import evaluate, write_results
 from experiments.experiment_paths import ExperimentPaths
 from experiments.other_goal import OtherGoal, other_mission
 from experiments.post_training_tests import make_agent, run_tests
 from experiments.results.intervals import bootstrap_mean, wilson
+from experiments.results.tables import load_tests, results_table
+from experiments.train_language_agent import train
 from tests.experiments.conftest import make_config
 
 TEST = "no_modification_test"
@@ -70,12 +73,19 @@ def test_the_llm_twice(small):
     assert runs[0] == runs[1] == runs[2]
 
 
-def test_first_n_stops_at_the_first_that_finish(rl):
-    released = dataclasses.replace(rl, stop_rule="first_n", number_envs=8, task_kind="per_instance")
+def test_first_n_takes_them_in_the_order_they_finish(rl):
+    released = dataclasses.replace(rl, stop_rule="first_n", number_envs=4, task_kind="per_instance")
     episodes = evaluate(released, RandomAgent(), TEST)
-    assert len(episodes) == 12
-    fair = evaluate(dataclasses.replace(rl, task_kind="per_instance"), RandomAgent(), TEST)
-    assert np.mean([e.frames for e in episodes]) <= np.mean([e.frames for e in fair])  # short ones are over-counted
+    assert [e.episode for e in episodes] == list(range(12))
+    clock = dict.fromkeys({e.seed for e in episodes}, 0)  # environments keep their streams, told apart by their seeds
+    assert min(clock) >= 3_000_000_000
+    assert max(clock) < 3_000_000_004
+    finished_at = []
+    for episode in episodes:
+        clock[episode.seed] += episode.frames
+        finished_at.append(clock[episode.seed])
+    assert finished_at == sorted(finished_at)
+    assert len({e.seed for e in episodes}) < 12
 
 
 def test_time_limit_and_success():
@@ -121,6 +131,40 @@ def test_exported_trajectories_are_aligned_and_do_not_depend_on_the_environments
     for prompt, action, following in zip(prompts, actions, prompts[1:], strict=False):
         if "Observation 1" in following:
             assert f"\n Action 0: {action} \n Observation 1" in following, (prompt, action)
+
+
+def test_the_bot_gives_up_where_it_cannot_plan(small):
+    overrides = ["rl_script_args.name_environment=BabyAI-KeyInBox-v0", "rl_script_args.number_episodes=3"]
+    config = make_config([*small, *overrides])
+    check_environment(config.rl)
+    assert [e.success for e in evaluate(config.rl, BotAgent(), TEST)] == [False] * 3
+
+
+def test_a_checkpoint_is_tested_with_the_policy_it_was_trained_with(small):
+    train(make_config([*small, "rl_script_args.num_steps=32"]))
+    run_tests(make_config([*small, "rl_script_args.zero_shot=false"]))
+    with pytest.raises(UserError, match=r"another configuration \(rl_script_args\.score_rule\)"):
+        run_tests(make_config([*small, "rl_script_args.zero_shot=false", "rl_script_args.score_rule=token"]))
+
+
+def test_results_of_other_settings_are_not_replaced(small):
+    run_tests(make_config(small))
+    run_tests(make_config([*small, "rl_script_args.number_episodes=3"]))  # more or fewer of the same are welcome
+    with pytest.raises(UserError, match=r"another configuration \(rl_script_args\.max_episode_steps\)"):
+        run_tests(make_config([*small, "rl_script_args.max_episode_steps=9"]))
+
+
+def test_every_run_has_its_own_row(small, tmp_path):
+    """Another model, and other action names, are not pooled with the first; the seeds of one run are."""
+    renamed = ["rl_script_args.modified_action_space=true", "rl_script_args.new_action_space=[a,b,c,d,e,f]"]
+    for extra in ([], renamed, ["rl_script_args.name_model=other"], ["rl_script_args.seed=2"]):
+        run_tests(make_config([*small, *extra]))
+    table = results_table(load_tests(sorted((tmp_path / "logs").iterdir())), within=4)
+    assert sorted(zip(table.test, table.episodes, strict=True)) == [
+        ("no modification", 6),
+        ("no modification", 12),
+        ("no modification newactions", 6),
+    ]
 
 
 def test_other_mission():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from experiments.errors import UserError
 from experiments.prompters.environment_prompter import EnvironmentPrompter
 from experiments.prompters.french_prompter import FrenchPrompter, translate_mission
 from experiments.prompters.glam_prompter import GlamPrompter, environment_action_ids
@@ -86,7 +87,7 @@ def test_french_missions(english, french):
 
 
 def test_a_mission_without_french_form_is_named():
-    with pytest.raises(ValueError, match="dance with the ball"):
+    with pytest.raises(UserError, match="dance with the ball"):
         translate_mission("dance with the ball")
 
 

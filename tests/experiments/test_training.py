@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 
 import numpy as np
@@ -77,6 +78,7 @@ def test_what_a_run_writes(small):
     events = EventAccumulator(str(paths.logs))
     events.Reload()
     assert [event.step for event in events.Scalars("policy_loss")] == [1, 2, 3]
+    assert all(event.value > 0 for event in events.Scalars("approx_kl"))
 
     last = paths.models / "last"
     AutoModelForSeq2SeqLM.from_pretrained(last)
@@ -120,7 +122,7 @@ def test_a_resume_with_another_configuration_is_refused(small):
     train(make_config([*small, "rl_script_args.num_steps=32"]))
     with pytest.raises(UserError, match=r"rl_script_args\.lr.*rl_script_args\.temperature") as error:
         train(make_config([*small, "rl_script_args.lr=1e-4", "rl_script_args.temperature=2"]))
-    assert "checkpoint 0.001, given 0.0001" in str(error.value)
+    assert "was 0.001, given 0.0001" in str(error.value)
     train(make_config([*small, "rl_script_args.num_steps=64", "lamorel_args.llm_args.minibatch_size=3"]))
 
 
@@ -132,7 +134,7 @@ def test_a_resume_with_another_configuration_is_refused(small):
         ["rl_script_args.score_rule=word"],
         ["rl_script_args.score_rule=logits"],
         ["rl_script_args.score_rule=max_scaled", "rl_script_args.temperature=0.5"],
-        ["compat=released_code", "rl_script_args.task_kind=per_episode"],
+        ["compat=released_code"],
         ["rl_script_args.use_action_heads=true", "rl_script_args.detach_value=true"],
         ["lamorel_args.llm_args.pretrained=false", "rl_script_args.use_action_heads=true"],
         ["lamorel_args.llm_args.pretrained=false", "rl_script_args.load_embedding=false"],
@@ -160,6 +162,18 @@ def test_the_first_ratio_is_one(small, tiny_models, overrides):
             assert stats["first_ratio_error"] < 1e-4
             assert stats["ratio_error"] > 1e-6  # later minibatches differ: the weights did move
             assert stats["gradient_steps"] == 2 * 3
+
+
+def test_two_runs_of_one_experiment(small):
+    """The second refuses, naming the first, before it writes anything."""
+    config = make_config(small)
+    paths = ExperimentPaths.of(config)
+    paths.make_writable()
+    with TrainingRun(config, paths) as run:
+        run.resume()
+        with pytest.raises(UserError, match=rf"is in use by another run \(process {os.getpid()} on "):
+            train(config)
+    train(config)  # closed: free again
 
 
 def test_target_kl_stops_an_update(small):

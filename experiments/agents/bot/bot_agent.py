@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-from minigrid.utils.baby_ai_bot import BabyAIBot
+from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 
 from experiments.errors import UserError
 from experiments.prompters import TextState
 from experiments.prompters.glam_prompter import CANONICAL_ACTIONS
+
+logger = logging.getLogger(__name__)
+
+GIVEN_UP = -1  # no action of the environment
 
 
 class BotAdvice(gym.Wrapper):
@@ -23,7 +28,7 @@ class BotAdvice(gym.Wrapper):
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(**kwargs)
         self.bot = BabyAIBot(self.env)
-        self.advice = int(self.bot.replan())
+        self.advice = self._ask()
         return observation, {**info, "bot_action": self.advice}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -31,8 +36,16 @@ class BotAdvice(gym.Wrapper):
         observation, reward, terminated, truncated, info = self.env.step(action)
         if not (terminated or truncated):
             # the bot is told of an action only when it was another one than its own
-            self.advice = int(self.bot.replan() if followed else self.bot.replan(int(action)))
+            self.advice = self._ask() if followed else self._ask(int(action))
         return observation, reward, terminated, truncated, {**info, "bot_action": self.advice}
+
+    def _ask(self, *played: int) -> int:
+        """The bot's choice; it gives up on what it cannot plan (a few levels, or a box that was opened)."""
+        try:
+            return int(self.bot.replan(*played))
+        except (AssertionError, DisappearedBoxError) as error:
+            logger.debug("the bot gives up in %s: %s", self.spec.id if self.spec else self.env, error)
+            return GIVEN_UP
 
 
 class BotAgent:
@@ -46,6 +59,9 @@ class BotAgent:
         choices = []
         for state, info in zip(states, infos, strict=True):
             action = int(info["bot_action"])
+            if action == GIVEN_UP:  # the episode then runs into its time limit
+                choices.append(0)
+                continue
             if action not in state.action_ids:
                 name = CANONICAL_ACTIONS[action] if action < len(CANONICAL_ACTIONS) else "done"
                 raise UserError(f"rl_script_args.action_space: the bot needs {name}, add it or choose another level")

@@ -9,7 +9,7 @@ from transformers import AutoModel
 
 from experiments.errors import UserError
 from lamorel import BaseModelInitializer
-from lamorel.loading import quiet
+from lamorel.loading import model_location, quiet
 
 
 class EmbeddingInitializer(BaseModelInitializer):
@@ -27,7 +27,7 @@ class EmbeddingInitializer(BaseModelInitializer):
         """Raises UserError where the two embeddings differ in shape."""
         target = model._LLM_model.get_input_embeddings().weight
         with quiet():
-            pretrained = AutoModel.from_pretrained(self.model_path, dtype=torch.float32)
+            pretrained = AutoModel.from_pretrained(model_location(self.model_path), dtype=torch.float32)
         source = pretrained.get_input_embeddings().weight
         if source.shape != target.shape:
             raise UserError(

@@ -42,7 +42,7 @@ class Progress:
     update: int = 0
     episodes: int = 0
     frames: int = 0
-    duration: float = 0.0  # seconds of training, over all sessions
+    duration: float = 0.0  # seconds of training, over all starts of the run
 
 
 def log_row(
@@ -122,7 +122,7 @@ class RunLog:
         if self.config.rl.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            # purge_step makes every reader drop what an interrupted session wrote past the checkpoint
+            # purge_step makes every reader drop what an interrupted run wrote past the checkpoint
             self.tensorboard = SummaryWriter(str(self.folder), purge_step=progress.update + 1)
         if self.config.rl.wandb:
             import wandb

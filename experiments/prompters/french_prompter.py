@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from babyai_text.description import LANGUAGES
 from experiments.errors import UserError
 from experiments.prompters.glam_prompter import GlamPrompter
 
@@ -21,15 +22,8 @@ ACTIONS = {
     "cut": "couper",
     "think": "penser",
 }
-NOUNS = {"key": "clef", "ball": "balle", "box": "boîte", "door": "porte"}
-COLOURS = {
-    "red": "rouge",
-    "green": "verte",
-    "blue": "bleue",
-    "purple": "violette",
-    "yellow": "jaune",
-    "grey": "grise",
-}  # every noun above is feminine
+FRENCH = LANGUAGES["french"]
+NOUNS = {noun: FRENCH.types[noun] for noun in ("key", "ball", "box", "door")}  # all feminine, as are the colours
 ARTICLES = {"the": "la", "a": "une"}
 
 _OBJECT = r"(the|a) (?:(\w+) )?(key|ball|box|door)"
@@ -60,9 +54,9 @@ def translate_mission(mission: str) -> str:
 
 
 def _translate_object(article: str, colour: str | None, noun: str) -> str:
-    if colour is not None and colour not in COLOURS:
+    if colour is not None and colour not in FRENCH.colors:
         raise UserError(f"rl_script_args.language=french: no French form is known for the colour {colour!r}")
-    words = [ARTICLES[article], NOUNS[noun]] + ([COLOURS[colour]] if colour else [])
+    words = [ARTICLES[article], NOUNS[noun]] + ([FRENCH.colors[colour]] if colour else [])
     return " ".join(words)
 
 

@@ -60,7 +60,7 @@ def kill_somewhere(overrides, paths, generator):
 
 
 def kill_in_a_rename(overrides, generator):
-    """Kill before one of the two renames of the second or third checkpoint of this session."""
+    """Kill before one of the two renames of the second or third checkpoint of this start."""
     process = start(overrides, kill_at_rename=generator.randint(3, 6))
     return process.wait(timeout=120) == -signal.SIGKILL
 

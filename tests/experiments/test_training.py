@@ -100,7 +100,7 @@ def test_the_weights_change_and_the_same_seed_repeats_them(small, tmp_path):
 def test_a_resumed_run_equals_an_uninterrupted_one(small, tmp_path):
     straight = elsewhere(small, tmp_path)
     train(make_config(straight))
-    for frames in (32, 64, 96):  # one update per session, and episodes that span them
+    for frames in (32, 64, 96):  # one update per start, and episodes that span them
         train(make_config([*small, f"rl_script_args.num_steps={frames}"]))
     assert_same_run(paths_of(small), paths_of(straight))
     events = EventAccumulator(str(paths_of(small).logs))
@@ -113,7 +113,7 @@ def test_logs_past_the_checkpoint_are_cut_back(small):
     paths = paths_of(small)
     before = (paths.logs / "log.csv").read_text()
     with (paths.logs / "log.csv").open("a") as file:
-        file.write(before.splitlines()[-1].replace("2,", "3,", 1) + "\n4,1,torn")  # a session that was killed
+        file.write(before.splitlines()[-1].replace("2,", "3,", 1) + "\n4,1,torn")  # written just before a kill
     train(make_config(small))
     assert pd.read_csv(paths.logs / "log.csv")["update"].tolist() == [1, 2, 3]
 

@@ -86,7 +86,7 @@ def explain_override(error: Exception) -> str:
             near = [last[n] for n in difflib.get_close_matches(key[1].rsplit(".", 1)[-1], last, n=2, cutoff=0.6)]
         hint = f"did you mean {' or '.join(near)}?" if near else "configs/base.yaml lists every key"
         return f"{key[1]} is not a known key: {hint}"
-    if text.startswith(("Error parsing override", "LexerNoViableAlt")) or "LexerNoViableAlt" in text:
+    if "Error parsing override" in text or "LexerNoViableAlt" in text:
         text += " (quote a value with special characters inside the argument: 'key=\"~/folder\"')"
     return " ".join(text.split())
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from experiments.agents.ppo.base_ppo_agent import PPOConfig
 from experiments.agents.ppo.llm_ppo_agent import LLMPPOAgent
@@ -80,6 +81,8 @@ class TrainingRun:
             # prompts that an environment writes itself have no fixed action list to follow
             self.probes = probe_states(rl.action_space, rl.nbr_obs, rl.template_test) if rl.prompter == "glam" else []
             self.log = opened.enter_context(closing(RunLog(config, paths.logs, rl.action_space if self.probes else [])))
+            if sys.stderr.isatty():  # log lines above the bar, not through it
+                opened.enter_context(logging_redirect_tqdm())
             # disable=None: a bar only where there is a terminal
             self.bar = opened.enter_context(tqdm(total=rl.num_steps, unit="frame", disable=None, file=sys.stderr))
             self.opened = opened.pop_all()

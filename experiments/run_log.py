@@ -1,4 +1,4 @@
-"""What a training run records: log.csv, distrib.csv, status.json, config.yaml, TensorBoard events and Weights & Biases.
+"""What a training run records: log.csv, distrib.csv, status.json, config.yaml, provenance.json and the trackers.
 
 Every file can be cut back to an update, so that a resumed run leaves the files of an uninterrupted one.
 """
@@ -21,6 +21,7 @@ from experiments.atomic_files import write_atomically
 from experiments.configuration import Config
 from experiments.episodes import Episode
 from experiments.errors import UserError
+from experiments.provenance import provenance
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ class RunLog:
             self.distrib.cut_back(progress.update)
         self.write_status(progress)
         write_atomically(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config.resolved)))
+        write_atomically(self.folder / "provenance.json", json.dumps(provenance(), indent=1))
         if self.config.rl.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 

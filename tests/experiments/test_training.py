@@ -75,6 +75,8 @@ def test_what_a_run_writes(small):
         "num_frames": 96,
     }
     assert "name_environment: BabyAI-GoToRedBallNoDists-v0" in (paths.logs / "config.yaml").read_text()
+    provenance = json.loads((paths.logs / "provenance.json").read_text())
+    assert provenance["packages"]["torch"] == torch.__version__
     events = EventAccumulator(str(paths.logs))
     events.Reload()
     assert [event.step for event in events.Scalars("policy_loss")] == [1, 2, 3]

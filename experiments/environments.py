@@ -10,8 +10,10 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import load_env_creator
 
+import babyai_text
+from babyai_text import LEVELS
+from babyai_text.vector import make_vec_from
 from experiments.configuration import RLScriptArgs
 from experiments.errors import UserError
 from experiments.prompters import prompter_factory
@@ -66,15 +68,11 @@ def make_envs(
         episode_seeds: one list per environment; episode k of an environment is reset with entry k.
         wrapper: put around every environment.
     """
-    from babyai_text.vector import make_vec_from
-
     makers = [partial(_make_one, rl, wrapper=wrapper)] * len(seeds)
     return make_vec_from(makers, seeds=seeds, episode_seeds=episode_seeds, backend=rl.vector_backend)
 
 
 def _make_one(rl: RLScriptArgs, wrapper: Callable[[gym.Env], gym.Env] | None = None) -> gym.Env:
-    import babyai_text
-
     if is_minigrid(rl.name_environment):
         options: dict[str, Any] = {}
         if rl.num_dists != DEFAULT_NUM_DISTS:
@@ -90,8 +88,8 @@ def _make_one(rl: RLScriptArgs, wrapper: Callable[[gym.Env], gym.Env] | None = N
 
 
 def _takes_task_kind(level: str) -> bool:
-    creator = load_env_creator(str(gym.spec(level).entry_point))
-    return "task_kind" in inspect.signature(creator).parameters
+    """Whether a level has several kinds of tasks; of all levels only some of babyai_text's own have."""
+    return level in LEVELS and "task_kind" in inspect.signature(LEVELS[level][0]).parameters
 
 
 def is_minigrid(level: str) -> bool:

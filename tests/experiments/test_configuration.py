@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.configuration import SECTIONS, RLScriptArgs
-from experiments.environments import check_environment
+from experiments.environments import check_environment, make_envs
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths, experiment_id
 from tests.experiments.conftest import ROOT, make_config
@@ -96,6 +96,15 @@ def test_a_mission_without_french_form_is_found_before_training(small):
 def test_the_released_code_overlay_works_on_every_level(small):
     for level in ("BabyAI-GoToRedBallNoDists-v0", "BabyAI-MixedTrainLocal-v0", "BabyAI-GoToFrench-v0"):
         check_environment(make_config([*small, "compat=released_code", f"rl_script_args.name_environment={level}"]).rl)
+
+
+@pytest.mark.parametrize("kind", ["per_episode", "per_instance", "putnext"])
+def test_the_task_kind_reaches_the_level(small, kind):
+    levels = ["BabyAI-MixedTrainLocal-v0", "BabyAI-MixedTestLocal-v0", "BabyAI-MixedTrainLocalFrench-v0"]
+    for level in levels:
+        overrides = [f"rl_script_args.name_environment={level}", f"rl_script_args.task_kind={kind}"]
+        envs = make_envs(make_config([*small, *overrides]).rl, seeds=[1])
+        assert envs.envs[0].unwrapped.task_kind == kind, level
 
 
 def test_paths_may_begin_with_the_home_folder(small, tmp_path, monkeypatch):

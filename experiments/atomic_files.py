@@ -19,8 +19,13 @@ def write_atomically(path: Path, text: str) -> None:
 def sync_folder(folder: Path) -> None:
     """Flush every file below `folder`, and the folders themselves, to the disk."""
     for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_path(path)
+
+
+def sync_path(path: Path) -> None:
+    """Flush one file, or the entries of one folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import socket
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments.atomic_files import sync_folder, write_atomically
+from experiments.atomic_files import sync_folder, sync_path, write_atomically
 from experiments.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class CheckpointStore:
         (self.next / STATES).write_text(json.dumps(states), encoding="utf-8")
         sync_folder(self.next)
         write_atomically(self.next / MANIFEST, json.dumps(_manifest(self.next, trainer["update"]), indent=1))
-        sync_folder(self.next)
+        sync_path(self.next)
         self._promote()
 
     def _promote(self) -> None:
@@ -87,7 +88,7 @@ class CheckpointStore:
             shutil.rmtree(self.backup, ignore_errors=True)
             os.rename(self.last, self.backup)
         os.rename(self.next, self.last)
-        _sync_directory(self.folder)
+        sync_path(self.folder)
 
     def newest(self) -> Path | None:
         """The newest complete checkpoint, or None; says what it passes over. Changes nothing on the disk.
@@ -95,29 +96,30 @@ class CheckpointStore:
         Raises:
             UserError: there are checkpoints but none is complete.
         """
-        complete = {}
-        for folder in (self.last, self.next, self.backup):  # of equally new ones the first is taken
-            if not folder.exists():
-                continue
-            update, problem = verify(folder)
+        folders = [folder for folder in (self.last, self.next, self.backup) if folder.exists()]
+        # newest first, so that one checkpoint is read through and not all; of equally new ones the first stays first
+        for folder in sorted(folders, key=_claimed_update, reverse=True):
+            _, problem = verify(folder)
             if problem is None:
-                complete[folder] = update
-            elif folder != self.next:  # an unfinished .next is what a kill while saving leaves
+                return folder
+            if folder != self.next:  # an unfinished .next is what a kill while saving leaves
                 logger.warning("checkpoint %s is not complete (%s): looking for another one", folder, problem)
-        if not complete and (self.last.exists() or self.backup.exists()):
+        if self.last.exists() or self.backup.exists():
             raise UserError(
                 f"{self.folder}: no complete checkpoint among last and backup; remove the folder to start anew, "
                 "or put back a copy"
             )
-        return max(complete, key=lambda folder: complete[folder], default=None)
+        return None
 
     def recover(self) -> Path | None:
         """`newest`, after finishing a promotion that a kill interrupted; for the one process that holds `locked`."""
         newest = self.newest()
-        if newest != self.next:
+        if newest is None or newest == self.last:
             return newest
         if self.last.exists() and verify(self.last)[1] is not None:
-            shutil.rmtree(self.last)  # broken: it must not replace a good backup
+            shutil.rmtree(self.last)  # broken: the next promotion would put it in the place of a good backup
+        if newest == self.backup:
+            return newest
         self._promote()
         return self.last
 
@@ -151,6 +153,14 @@ def _manifest(folder: Path, update: int) -> dict[str, Any]:
         if path.is_file() and path.name != MANIFEST
     }
     return {"update": update, "files": files}
+
+
+def _claimed_update(folder: Path) -> float:
+    """The update that a manifest names, unverified; infinity where it cannot be read, so that this is looked into."""
+    try:
+        return float(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["update"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def verify(folder: Path) -> tuple[int, str | None]:
@@ -224,11 +234,3 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

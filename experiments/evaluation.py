@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,8 +76,13 @@ def evaluate(rl: RLScriptArgs, agent: BaseAgent, test: str) -> list[EpisodeResul
     return play_episodes(rl, agent, range(rl.number_episodes), test)
 
 
-def play_episodes(rl: RLScriptArgs, agent: BaseAgent, episodes: range, test: str) -> list[EpisodeResult]:
+def play_episodes(
+    rl: RLScriptArgs, agent: BaseAgent, episodes: range, test: str, *, with_transitions: bool = False
+) -> list[EpisodeResult]:
     """Play the given episodes, assigned to environments before they start; episode k is reset with `episode_seed`.
+
+    Args:
+        with_transitions: keep every prompt and action; without, the results' lists of transitions are empty.
 
     Returns:
         one result per episode, in their order, whatever `number_envs` is.
@@ -87,8 +93,9 @@ def play_episodes(rl: RLScriptArgs, agent: BaseAgent, episodes: range, test: str
     slots = [Slot(iter(share)) for share in shares]
     with tqdm(total=len(episodes), desc=test, unit="episode", disable=None) as bar:
         results = {}
-        for number, result in _play(rl, agent, test, slots, seeds=[s[0] for s in seeds], episode_seeds=seeds):
-            results[number] = result
+        played = _play(rl, agent, test, slots, seeds=[s[0] for s in seeds], episode_seeds=seeds)
+        for number, result in played:
+            results[number] = result if with_transitions else result._replace(transitions=[])
             bar.update()
     return [results[k] for k in episodes]
 
@@ -102,7 +109,7 @@ def _first_n(rl: RLScriptArgs, agent: BaseAgent, test: str) -> list[EpisodeResul
     slots = [Slot(iter(range(i, 10**9, rl.number_envs))) for i in range(rl.number_envs)]
     finished: list[EpisodeResult] = []
     for _, episode in _play(rl, agent, test, slots, seeds=seeds, episode_seeds=None):
-        finished.append(episode._replace(episode=len(finished)))
+        finished.append(episode._replace(episode=len(finished), transitions=[]))
         if len(finished) == rl.number_episodes:
             return finished
     raise AssertionError("environments do not run out of episodes")
@@ -119,29 +126,28 @@ def _play(
 ) -> Iterator[tuple[int, EpisodeResult]]:
     """Step all environments until no slot has an episode left; yields (episode, result) as they finish."""
     count = len(slots)
-    envs = make_envs(rl, seeds=seeds, episode_seeds=episode_seeds, wrapper=_wrapper(agent, test))
-    prompters = make_prompters(rl)[:count]
-    counter = EpisodeCounter.empty(count)
-    observations, infos = envs.reset()
-    states = start_prompters(prompters, observations, infos)
-    for slot, mission in zip(slots, missions(observations, count), strict=True):
-        slot.next_episode(rl.seed, mission)
-    while active := [i for i, slot in enumerate(slots) if slot.episode is not None]:
-        rows = split_infos(infos, count)
-        uniforms = np.array([slots[i].generator.random() for i in active])
-        actions = np.zeros(count, dtype=int)  # environments that are done keep stepping, unseen
-        actions[active] = agent.act([states[i] for i in active], [rows[i] for i in active], uniforms)
-        for i in active:
-            slots[i].transitions.append(Transition(states[i].prompt, states[i].candidates[actions[i]]))
-        sent = np.array([state.action_ids[a] for state, a in zip(states, actions, strict=True)])
-        observations, rewards, terminated, truncated, infos = envs.step(sent)
-        states, _ = advance_prompters(prompters, actions, observations, terminated | truncated, infos)
-        goals = missions(observations, count)
-        for i, episode in counter.step(rewards, terminated, truncated).items():
-            if slots[i].episode is not None:
-                yield _result(slots[i], seeds[i], rl, episode)
-                slots[i].next_episode(rl.seed, goals[i])
-    envs.close()
+    with closing(make_envs(rl, seeds=seeds, episode_seeds=episode_seeds, wrapper=_wrapper(agent, test))) as envs:
+        prompters = make_prompters(rl)[:count]
+        counter = EpisodeCounter.empty(count)
+        observations, infos = envs.reset()
+        states = start_prompters(prompters, observations, infos)
+        for slot, mission in zip(slots, missions(observations, count), strict=True):
+            slot.next_episode(rl.seed, mission)
+        while active := [i for i, slot in enumerate(slots) if slot.episode is not None]:
+            rows = split_infos(infos, count)
+            uniforms = np.array([slots[i].generator.random() for i in active])
+            actions = np.zeros(count, dtype=int)  # environments that are done keep stepping, unseen
+            actions[active] = agent.act([states[i] for i in active], [rows[i] for i in active], uniforms)
+            for i in active:
+                slots[i].transitions.append(Transition(states[i].prompt, states[i].candidates[actions[i]]))
+            sent = np.array([state.action_ids[a] for state, a in zip(states, actions, strict=True)])
+            observations, rewards, terminated, truncated, infos = envs.step(sent)
+            states, _ = advance_prompters(prompters, actions, observations, terminated | truncated, infos)
+            goals = missions(observations, count)
+            for i, episode in counter.step(rewards, terminated, truncated).items():
+                if slots[i].episode is not None:
+                    yield _result(slots[i], seeds[i], rl, episode)
+                    slots[i].next_episode(rl.seed, goals[i])
 
 
 def _result(slot: Slot, stream_seed: int, rl: RLScriptArgs, episode: Episode) -> tuple[int, EpisodeResult]:

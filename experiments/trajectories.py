@@ -27,7 +27,7 @@ def export_trajectories(rl: RLScriptArgs, agent: BaseAgent, folder: Path) -> lis
     transitions: list[Transition] = []
     first = FIRST_EPISODE
     while len(transitions) < rl.num_steps:
-        block = play_episodes(rl, agent, range(first, first + EPISODES_AT_ONCE), "export")
+        block = play_episodes(rl, agent, range(first, first + EPISODES_AT_ONCE), "export", with_transitions=True)
         transitions += [transition for episode in block for transition in episode.transitions]
         first += EPISODES_AT_ONCE
     transitions = transitions[: rl.num_steps]

@@ -40,14 +40,16 @@ def advance_prompters(
         split_infos(infos, count),
     )
     last_rows = split_infos(infos.get("final_info", {}), count)
-    reached = []
+    following, reached = [], []
     for i, prompter in enumerate(prompters):
         if not ended[i]:
             prompter.observe(seen[i], rows[i], int(actions[i]))
-            reached.append(prompter.state())
+            following.append(prompter.state())
+            reached.append(following[-1])
             continue
         prompter.observe(infos["final_obs"][i], last_rows[i], int(actions[i]))
         reached.append(prompter.state())
         prompter.reset(goals[i])
         prompter.observe(seen[i], rows[i])
-    return [prompter.state() for prompter in prompters], reached
+        following.append(prompter.state())
+    return following, reached

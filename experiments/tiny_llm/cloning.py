@@ -46,7 +46,8 @@ def _negative_log_likelihood(outputs: list[dict[str, Tensor]]) -> Tensor:
 
 def bot_demonstrations(rl: RLScriptArgs, episodes: int) -> list[Transition]:
     """What the bot does in `episodes` episodes of the configured level, seen through the configured prompter."""
-    played = play_episodes(rl, BotAgent(), range(FIRST_EPISODE, FIRST_EPISODE + episodes), "bot episodes")
+    numbers = range(FIRST_EPISODE, FIRST_EPISODE + episodes)
+    played = play_episodes(rl, BotAgent(), numbers, "bot episodes", with_transitions=True)
     return [transition for episode in played for transition in episode.transitions]
 
 

@@ -37,7 +37,7 @@ def test_last_and_backup(tmp_path):
     assert not store.next.exists()
 
 
-STEPS = ["rmtree", "mkdir", "llm", "sync_folder", "write_atomically", "rename", "_sync_directory"]
+STEPS = ["rmtree", "mkdir", "llm", "sync_folder", "write_atomically", "rename", "sync_path"]
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -111,7 +111,9 @@ def test_a_damaged_last_falls_back_to_backup(tmp_path, damage, caplog):
         (store.last / "manifest.json").write_text('{"update": ')
     assert store.newest() == store.backup
     assert "last is not complete" in caplog.text
+    assert store.recover() == store.backup
     save(store, 3)
+    assert weights(store.backup) == "weights of update 1"  # the good one, not the damaged one
     assert weights(store.last) == "weights of update 3"
 
 

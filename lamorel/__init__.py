@@ -7,19 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lamorel.caller import Caller, lamorel_init
+    from lamorel.caller import Caller
+    from lamorel.distributed.joining import lamorel_init
+    from lamorel.distributed.launched import is_llm_process
     from lamorel.initializer import BaseModelInitializer
     from lamorel.module_function import BaseModuleFunction
     from lamorel.updater import BaseUpdater
 
-__all__ = ["BaseModelInitializer", "BaseModuleFunction", "BaseUpdater", "Caller", "lamorel_init"]
+__all__ = ["BaseModelInitializer", "BaseModuleFunction", "BaseUpdater", "Caller", "is_llm_process", "lamorel_init"]
 
 _HOME = {
     "BaseModelInitializer": "lamorel.initializer",
     "BaseModuleFunction": "lamorel.module_function",
     "BaseUpdater": "lamorel.updater",
     "Caller": "lamorel.caller",
-    "lamorel_init": "lamorel.caller",
+    "is_llm_process": "lamorel.distributed.launched",
+    "lamorel_init": "lamorel.distributed.joining",
 }
 
 

@@ -1,33 +1,24 @@
 """The client that an RL script holds."""
 
 import logging
-import os
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lamorel.config import LamorelConfig, LamorelConfigError, parse_config
+from lamorel.distributed.client import Client
+from lamorel.distributed.joining import lamorel_init, world_store
+from lamorel.distributed.launched import SETUP_KEY, launched_world
+from lamorel.distributed.server import serve
 from lamorel.initializer import BaseModelInitializer, SequentialInitializer
 from lamorel.module_function import BaseModuleFunction
 from lamorel.updater import BaseUpdater
 from lamorel.worker import Worker
-
-
-def lamorel_init() -> None:
-    """Joins the process group of the launcher that started this process; does nothing where none did."""
-    _refuse_launched()
-
-
-def _refuse_launched() -> None:
-    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RuntimeError(
-            f"this process was launched as rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}, and Lamorel runs "
-            f"the LLM in the RL script's own process: start the script by itself, with plain python"
-        )
 
 
 class Caller:
@@ -41,8 +32,12 @@ class Caller:
 
     Raises:
         LamorelConfigError: a value of `config` is wrong, or asks for what this machine does not have.
+        SystemExit: in a launched LLM process, once the RL processes have closed; there the constructor serves and
+            never returns.
 
-    Also a context manager; closed at interpreter exit. Callers can be made and closed one after another.
+    Started by itself, a process holds the LLM; Callers can then be made and closed one after another. Started by a
+    launcher, RL processes make one Caller each, which sends its requests to the LLM processes (README.md). Also a
+    context manager; closed at interpreter exit.
     """
 
     def __init__(
@@ -54,15 +49,27 @@ class Caller:
     ) -> None:
         parsed = parse_config(config)
         logging.getLogger("lamorel").setLevel(parsed.log_level.upper())
-        _refuse_launched()
-        _check_processes(parsed)
+        _check_llm_is_wanted(parsed)
         initializer = custom_model_initializer
         if isinstance(initializer, Sequence):
             initializer = SequentialInitializer(initializer)
-        worker = Worker(parsed, custom_updater, custom_module_functions or {}, initializer)
-        self._worker: Worker | None = worker
-        # Runs once: by close, when this Caller is collected, or at interpreter exit.
-        self._finalizer = weakref.finalize(self, worker.close)
+        functions = custom_module_functions or {}
+        world = launched_world(parsed.distributed_setup_args)
+        worker: Worker | Client
+        if world is None:
+            _warn_of_one_process(parsed)
+            worker = Worker(parsed, custom_updater, functions, initializer)
+            at_exit: Callable[[], None] = worker.close
+        else:
+            lamorel_init()
+            if world.is_llm:
+                serve(parsed, world, world_store(), custom_updater, functions, initializer)
+            worker = Client(parsed, world, world_store())
+            # Other RL processes may go on for long.
+            at_exit = partial(worker.close, wait=world.n_rl == 1)
+        self._worker: Worker | Client | None = worker
+        # When this Caller is collected, or at interpreter exit.
+        self._finalizer = weakref.finalize(self, at_exit)
 
     def score(
         self,
@@ -117,9 +124,11 @@ class Caller:
         self._open.load(folder)
 
     def close(self) -> None:
-        """Lets go of the model. Closing twice is allowed."""
-        self._worker = None
-        self._finalizer()
+        """Lets go of the model, or ends the LLM processes; returns when that is done. Closing twice is allowed."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            self._finalizer.detach()
+            worker.close()
 
     def __enter__(self) -> "Caller":
         return self
@@ -128,16 +137,19 @@ class Caller:
         self.close()
 
     @property
-    def _open(self) -> Worker:
+    def _open(self) -> Worker | Client:
         if self._worker is None:
             raise RuntimeError("this Caller is closed")
         return self._worker
 
 
-def _check_processes(config: LamorelConfig) -> None:
+def _check_llm_is_wanted(config: LamorelConfig) -> None:
+    if config.distributed_setup_args.n_llm_processes == 0:
+        raise LamorelConfigError(f"{SETUP_KEY}.n_llm_processes is 0, so no LLM is wanted: do not make a Caller")
+
+
+def _warn_of_one_process(config: LamorelConfig) -> None:
     wanted = config.distributed_setup_args.n_llm_processes
-    key = "lamorel_args.distributed_setup_args.n_llm_processes"
-    if wanted == 0:
-        raise LamorelConfigError(f"{key} is 0, so no LLM is wanted: do not make a Caller")
     if wanted > 1:
+        key = f"{SETUP_KEY}.n_llm_processes"
         warnings.warn(f"{key} is {wanted}, but without a launcher one LLM is used, in this process", stacklevel=3)

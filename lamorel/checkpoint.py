@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from lamorel.config import LLM_KEY
 from lamorel.llm import LLMModule
 from lamorel.loading import quiet
-from lamorel.updater import BaseUpdater
+from lamorel.updater import BaseUpdater, restore_updater, updater_state
 
 HEADS_FILE = "heads.safetensors"
 OPTIMIZER_FILE = "optimizer.pt"
@@ -38,7 +38,7 @@ def save(folder: Path, llm: LLMModule, updater: BaseUpdater | None) -> None:
         llm.encoder.tokenizer.save_pretrained(folder)
     heads = {name: tensor.detach().cpu().clone() for name, tensor in llm._module_functions.state_dict().items()}
     save_file(heads, folder / HEADS_FILE)
-    state = _updater_state(updater)
+    state = updater_state(updater)
     if state is not None:
         torch.save(state, folder / OPTIMIZER_FILE)
     else:
@@ -64,7 +64,7 @@ def load(folder: Path, llm: LLMModule, updater: BaseUpdater | None) -> None:
                 tensor.copy_(saved[name])
     if state is not None:
         assert updater is not None
-        _restore_updater(updater, state)
+        restore_updater(updater, state)
 
 
 def _has_adapter(model: Any) -> bool:
@@ -120,17 +120,6 @@ def _check_fit(folder: Path, live: Mapping[str, torch.Tensor], saved: Mapping[st
             )
 
 
-def _updater_state(updater: BaseUpdater | None) -> dict[str, Any] | None:
-    """State of the updater, where it has one to keep."""
-    if updater is None:
-        return None
-    if hasattr(updater, "state_dict"):
-        return updater.state_dict()
-    optimizer = getattr(updater, "optimizer", None)
-    # Loaded, but the updater has not made its optimizer yet: what was loaded is still its state.
-    return updater._pending_optimizer_state if optimizer is None else optimizer.state_dict()
-
-
 def _saved_updater_state(folder: Path, updater: BaseUpdater | None) -> dict[str, Any] | None:
     """The state to restore, checked against a live optimizer; None where nothing is to be restored."""
     if updater is None:
@@ -164,12 +153,3 @@ def _check_optimizer(path: Path, optimizer: torch.optim.Optimizer, state: Mappin
                         f"{path}: {name} of parameter {index} has shape {tuple(value.shape)}, but the parameter has "
                         f"{tuple(parameter.shape)} in the live optimizer"
                     )
-
-
-def _restore_updater(updater: BaseUpdater, state: dict[str, Any]) -> None:
-    if hasattr(updater, "load_state_dict"):
-        updater.load_state_dict(state)
-    elif getattr(updater, "optimizer", None) is not None:
-        updater.optimizer.load_state_dict(state)  # type: ignore[attr-defined]
-    else:
-        updater._pending_optimizer_state = state

@@ -79,12 +79,13 @@ class BaseUpdater(ABC):
         total = len(contexts)
         _check_rows(rows, total)
         losses: torch.Tensor | None = None
-        for chunk in self._llm_module.module.chunks(contexts, candidates, self.tokens_per_chunk):
-            loss = self._chunk_losses(chunk, loss_fn, keys, contexts, candidates, rows)
-            (loss.sum() / total).backward()
-            if losses is None:
-                losses = loss.new_empty(total)
-            losses[torch.tensor(chunk, device=loss.device)] = loss.detach()
+        with self._llm_module.one_exchange():
+            for chunk in self._llm_module.module.chunks(contexts, candidates, self.tokens_per_chunk):
+                loss = self._chunk_losses(chunk, loss_fn, keys, contexts, candidates, rows)
+                (loss.sum() / total).backward()
+                if losses is None:
+                    losses = loss.new_empty(total)
+                losses[torch.tensor(chunk, device=loss.device)] = loss.detach()
         return torch.empty(0) if losses is None else losses
 
     def _chunk_losses(
@@ -115,6 +116,27 @@ class BaseUpdater(ABC):
         if name == "optimizer" and value is not None and self._pending_optimizer_state is not None:
             value.load_state_dict(self._pending_optimizer_state)
             self._pending_optimizer_state = None
+
+
+def updater_state(updater: BaseUpdater | None) -> dict[str, Any] | None:
+    """State of the updater, where it has one to keep."""
+    if updater is None:
+        return None
+    if hasattr(updater, "state_dict"):
+        return updater.state_dict()
+    optimizer = getattr(updater, "optimizer", None)
+    # Restored, but the updater has not made its optimizer yet: what was restored is still its state.
+    return updater._pending_optimizer_state if optimizer is None else optimizer.state_dict()
+
+
+def restore_updater(updater: BaseUpdater, state: dict[str, Any]) -> None:
+    """Hands `updater_state`'s result back, at once or as soon as the updater makes its optimizer."""
+    if hasattr(updater, "load_state_dict"):
+        updater.load_state_dict(state)
+    elif getattr(updater, "optimizer", None) is not None:
+        updater.optimizer.load_state_dict(state)  # type: ignore[attr-defined]
+    else:
+        updater._pending_optimizer_state = state
 
 
 def _check_rows(rows: Mapping[str, Any], total: int) -> None:

@@ -1,11 +1,12 @@
 """Owns the model, its heads and the updater, and answers one request at a time.
 
 Every public method is one message of the RL script: plain data in, plain data and CPU tensors out. `Caller` sends
-them to a worker in its own process.
+them to a worker in its own process, or an LLM process's server does.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,17 @@ class LocalModule(torch.nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> list[Outputs]:
         return self.module(*args, **kwargs)
 
+    def one_exchange(self) -> AbstractContextManager[None]:
+        """Around backward passes whose gradients belong together; here there is nobody to exchange them with."""
+        return nullcontext()
+
 
 class Worker:
-    """One LLM process's state."""
+    """One LLM process's state.
+
+    Args:
+        wrap: puts around the module what an updater calls.
+    """
 
     def __init__(
         self,
@@ -45,6 +54,7 @@ class Worker:
         updater: BaseUpdater | None,
         functions: Mapping[str, BaseModuleFunction],
         initializer: BaseModelInitializer | None,
+        wrap: Callable[[LLMModule], LocalModule] = LocalModule,
     ) -> None:
         args = config.llm_args
         self._parallelism = args.parallelism
@@ -60,7 +70,7 @@ class Worker:
             module: Any = LLMModule(model, encoder, dict(functions), args)
             if initializer is not None:
                 module = initializer.initialize_model(module)
-        self._llm = LocalModule(module.eval())
+        self._llm = wrap(module.eval())
         self._updater = updater
         if updater is not None:
             updater._llm_module = self._llm
@@ -86,16 +96,26 @@ class Worker:
         """Texts that continue the contexts."""
         return generate(self._llm.module, contexts, return_logprobs=return_logprobs, options=dict(kwargs))
 
-    def update(self, contexts: Sequence[str], candidates: Sequence[list[str]], kwargs: Mapping[str, Any]) -> list[Any]:
-        """What the updater returns, in a list with one entry per LLM process that had a share."""
+    def update(
+        self,
+        contexts: Sequence[str],
+        candidates: Sequence[list[str]],
+        kwargs: Mapping[str, Any],
+        batch_ids: Sequence[int] | None = None,
+    ) -> list[Any]:
+        """What the updater returns, in a list with one entry per LLM process that had a share.
+
+        Args:
+            batch_ids: positions of the given contexts in the whole batch; None where they are the whole batch.
+        """
         if self._updater is None:
             raise RuntimeError("update needs an updater: Caller(config, custom_updater=...)")
         if len(contexts) != len(candidates):
             raise ValueError(f"update: {len(contexts)} contexts, but {len(candidates)} lists of candidates")
         if len(contexts) == 0:
             return []
-        batch_ids = list(range(len(contexts)))
-        result = self._updater.perform_update(list(contexts), list(candidates), _current_batch_ids=batch_ids, **kwargs)
+        ids = list(range(len(contexts)) if batch_ids is None else batch_ids)
+        result = self._updater.perform_update(list(contexts), list(candidates), _current_batch_ids=ids, **kwargs)
         if self._updater._pending_optimizer_state is not None:
             raise RuntimeError(
                 f"{type(self._updater).__name__} was updated without the optimizer state of the loaded checkpoint: "

@@ -1,0 +1,217 @@
+"""The RL side: the verbs of `Worker`, answered by LLM processes."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lamorel.config import LamorelConfig
+from lamorel.distributed.channel import Channel, Undecodable, await_each, await_end, flush, frame
+from lamorel.distributed.collective import Collective
+from lamorel.distributed.doors import knock
+from lamorel.distributed.failures import ProcessLostError, ProcessLostExit, WaitTimeoutError, first_failure
+from lamorel.distributed.launched import World
+from lamorel.distributed.messages import ALIVE, CLOSE, LOADED, Request
+from lamorel.distributed.split import split_by_work
+from lamorel.loading import load_tokenizer
+from lamorel.tokenization import TextEncoder, check_inputs
+
+_FLUSH_S = 1.0
+
+
+class Client:
+    """Connections of one RL process to all LLM processes.
+
+    Raises:
+        Exception: what went wrong in an LLM process while it loaded the model, or while it answered; of the same type
+            where it can be pickled, with the remote traceback as `__cause__`.
+        WaitTimeoutError: an LLM process did not answer within `gloo_timeout`; the client is then broken.
+        ProcessLostError: an LLM process has ended; the client is then broken.
+    """
+
+    def __init__(self, config: LamorelConfig, world: World, store: Any) -> None:
+        self._world = world
+        self._timeout_s = float(config.gloo_timeout)
+        self._number = LOADED
+        self._alive_at = time.monotonic()
+        self._answers_outstanding = False
+        self._broken: str | None = None
+        self._process = os.getpid()
+        self._encoder = _encoder(config) if world.n_llm > 1 else None
+        self._together = Collective(world, store, self._timeout_s)
+        names = {rank: world.name(rank) for rank in world.llm_ranks}
+        self._servers = knock(store, names, world.rank, self._timeout_s)
+        try:
+            self._answers(self._servers, LOADED, "to load the model")
+        except BaseException:
+            self.close(wait=False)
+            raise
+
+    def outputs(
+        self,
+        keys: Sequence[str],
+        contexts: Sequence[str],
+        candidates: Sequence[Sequence[str]] | None,
+        kwargs: Mapping[str, Any],
+    ) -> list[Any]:
+        """As `Worker.outputs`."""
+        if isinstance(keys, str):
+            raise TypeError(f"module function keys: expected a list of str, got {keys!r}")
+        return self._on_shares("outputs", contexts, candidates, {"keys": list(keys), "kwargs": dict(kwargs)})
+
+    def generate(
+        self, contexts: Sequence[str], return_logprobs: bool, kwargs: Mapping[str, Any]
+    ) -> list[list[dict[str, Any]]]:
+        """As `Worker.generate`."""
+        common = {"return_logprobs": return_logprobs, "kwargs": dict(kwargs)}
+        return self._on_shares("generate", contexts, None, common)
+
+    def update(self, contexts: Sequence[str], candidates: Sequence[list[str]], kwargs: Mapping[str, Any]) -> list[Any]:
+        """As `Worker.update`, of the batches of all RL processes together, in the order of their ranks."""
+        if len(contexts) != len(candidates):
+            raise ValueError(f"update: {len(contexts)} contexts, but {len(candidates)} lists of candidates")
+        check_inputs(contexts, candidates)
+        batch = (list(contexts), [list(group) for group in candidates], dict(kwargs))
+        try:
+            return self._together.update(batch, self._update)
+        except Exception as error:
+            if self._world.rank > 0 and self._world.n_llm > 1:
+                self._break(_after_failed_update(error))
+            raise
+
+    def save(self, folder: str | Path) -> None:
+        """As `Worker.save`, by LLM process 0; together with the other RL processes."""
+        arguments = {"folder": str(Path(folder).absolute())}
+        self._together.do("save", lambda: self._call("save", {self._servers[0]: arguments}))
+
+    def load(self, folder: str | Path) -> None:
+        """As `Worker.load`, by every LLM process; together with the other RL processes."""
+        arguments = {"folder": str(Path(folder).absolute())}
+        self._together.do("load", lambda: self._call("load", dict.fromkeys(self._servers, arguments)))
+
+    def close(self, wait: bool = True) -> None:
+        """Lets the LLM processes end, once every RL process has asked for it.
+
+        Args:
+            wait: return when they have ended.
+        """
+        if self._process != os.getpid():  # a fork: the connections are its parent's
+            return
+        try:
+            self._say_goodbye()
+            # After an interrupted call they will not listen for a while.
+            if wait and not self._answers_outstanding:
+                await_end(self._servers, self._timeout_s)
+        finally:
+            for server in self._servers:
+                server.close()
+            self._together.close()
+
+    def _on_shares(
+        self, verb: str, contexts: Sequence[str], candidates: Sequence[Sequence[str]] | None, common: dict[str, Any]
+    ) -> list[Any]:
+        """One result per context: each LLM process answers for its share."""
+        check_inputs(contexts, candidates)
+        requests: dict[Channel, dict[str, Any]] = {}
+        shares = dict(zip(self._servers, self._split(contexts, candidates), strict=True))
+        for server, share in shares.items():
+            if share or server is self._servers[0]:  # an empty call is checked, too
+                requests[server] = {**common, "contexts": [contexts[i] for i in share]}
+                if verb == "outputs":
+                    requests[server]["candidates"] = candidates and [list(candidates[i]) for i in share]
+        results: list[Any] = [None] * len(contexts)
+        for server, values in self._call(verb, requests).items():
+            for i, value in zip(shares[server], values, strict=True):
+                results[i] = value
+        return results
+
+    def _update(self, contexts: list[str], candidates: list[list[str]], kwargs: dict[str, Any]) -> list[Any]:
+        """Every LLM process takes part, with a share or without."""
+        if not contexts:
+            return []
+        shares = self._split(contexts, candidates)
+        sizes = [len(share) for share in shares]
+        requests = {
+            server: {
+                "contexts": [contexts[i] for i in share],
+                "candidates": [candidates[i] for i in share],
+                "kwargs": kwargs,
+                "batch_ids": share,
+                "share_sizes": sizes,
+            }
+            for server, share in zip(self._servers, shares, strict=True)
+        }
+        try:
+            results = self._call("update", requests)
+        except Exception as error:
+            if self._world.n_llm > 1 and self._broken is None:
+                self._break(_after_failed_update(error))
+            raise
+        return [result for server in self._servers for result in results[server]]
+
+    def _split(self, contexts: Sequence[str], candidates: Sequence[Sequence[str]] | None) -> list[list[int]]:
+        """Positions per LLM process, by tokens."""
+        if self._encoder is None:
+            return [list(range(len(contexts)))]
+        tokens = [len(ids) for ids in self._encoder.contexts(contexts)]
+        if candidates is not None:
+            groups = self._encoder.candidates(candidates)
+            tokens = [n + sum(map(len, group)) for n, group in zip(tokens, groups, strict=True)]
+        return split_by_work(tokens, self._world.n_llm)
+
+    def _call(self, verb: str, requests: Mapping[Channel, dict[str, Any]]) -> dict[Channel, Any]:
+        """What each of these LLM processes answers."""
+        if self._broken is not None:
+            raise RuntimeError(f"this Caller is broken: {self._broken}")
+        self._number += 1
+        frames = [frame(Request(self._number, verb, arguments)) for arguments in requests.values()]
+        for server, parts in zip(requests, frames, strict=True):
+            server.put_frame(parts)
+        self._keep_alive()
+        return self._answers(list(requests), self._number, "to answer")
+
+    def _answers(self, servers: list[Channel], number: int, purpose: str) -> dict[Channel, Any]:
+        self._answers_outstanding = True
+        try:
+            replies = await_each(servers, number, self._timeout_s, purpose)
+        except (WaitTimeoutError, ProcessLostError, ProcessLostExit) as error:
+            self._break(str(error))
+            raise
+        self._answers_outstanding = False
+        for reply in replies.values():
+            if isinstance(reply, Undecodable):
+                raise reply.error
+        failure = first_failure(reply.failure for reply in replies.values() if reply.failure is not None)
+        if failure is not None:
+            raise failure.error()
+        return {server: reply.value for server, reply in replies.items()}
+
+    def _keep_alive(self) -> None:
+        """An LLM process that gets no share for long would otherwise take this one for gone."""
+        if time.monotonic() > self._alive_at + self._timeout_s / 10:
+            self._alive_at = time.monotonic()
+            for server in self._servers:
+                server.put(Request(self._number, ALIVE))
+            flush(self._servers, _FLUSH_S)
+
+    def _break(self, reason: str) -> None:
+        """No further calls: the LLM processes are told to end."""
+        self._say_goodbye()
+        self._broken = reason
+
+    def _say_goodbye(self) -> None:
+        if self._broken is None:
+            self._number += 1
+            for server in self._servers:
+                server.put(Request(self._number, CLOSE))
+            flush(self._servers, _FLUSH_S)
+
+
+def _encoder(config: LamorelConfig) -> TextEncoder:
+    args = config.llm_args
+    return TextEncoder(load_tokenizer(args), add_bos=args.add_bos, candidate_prefix=args.candidate_prefix)
+
+
+def _after_failed_update(error: Exception) -> str:
+    return f"an update failed, and LLM processes may differ now ({type(error).__name__}: {error})"

@@ -1,0 +1,92 @@
+"""Which ranks run on which machine, and what each of them finds in its environment."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lamorel.config import LamorelConfig, LamorelConfigError
+from lamorel.distributed.launched import LAUNCHER_VARIABLE, TIMEOUT_VARIABLE, World
+from lamorel.distributed.network import choose_interface
+
+_GPU_KEY = "lamorel_args.llm_args.parallelism"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the store of the run listens."""
+
+    host: str
+    port: int
+
+
+def ranks_of_machine(total: int, machines: int, machine: int) -> range:
+    """The ranks of one machine: shares as even as possible, the first machines take one more."""
+    each, more = divmod(total, machines)
+    first = machine * each + min(machine, more)
+    return range(first, first + each + (machine < more))
+
+
+def environments(config: LamorelConfig, address: Address, further: Mapping[str, str]) -> dict[int, dict[str, str]]:
+    """Per rank of this machine its environment.
+
+    Raises:
+        LamorelConfigError: the LLM processes of this machine want more GPUs than it has.
+    """
+    setup, args = config.distributed_setup_args, config.accelerate_args
+    total = setup.n_rl_processes + setup.n_llm_processes
+    local = ranks_of_machine(total, args.num_machines, args.machine_rank)
+    world = World(local.start, setup.n_rl_processes, setup.n_llm_processes)
+    llm_ranks = [rank for rank in local if rank in world.llm_ranks]
+    gpus = gpus_of_llm_processes(config, len(llm_ranks), {**os.environ, **further})
+    choose_interface(address.host)
+    shared = {
+        **os.environ,
+        **further,
+        "ACCELERATE_USE_CPU": "true",  # so that a script's Accelerator() sees every process; the LLM does not ask it
+        "WORLD_SIZE": str(total),
+        "LOCAL_WORLD_SIZE": str(len(local)),
+        "GROUP_RANK": str(args.machine_rank),
+        "MASTER_ADDR": address.host,
+        "MASTER_PORT": str(address.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the launcher holds the store
+        LAUNCHER_VARIABLE: "1",
+        TIMEOUT_VARIABLE: str(config.gloo_timeout),
+    }
+    found = {}
+    for i, rank in enumerate(local):
+        found[rank] = {**shared, "RANK": str(rank), "LOCAL_RANK": str(i)}
+        alike = llm_ranks if rank in llm_ranks else [r for r in local if r not in llm_ranks]
+        # RL and LLM processes wait for each other: each kind may use all cores.
+        found[rank].setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // len(alike))))
+        if rank in llm_ranks and gpus:
+            found[rank]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[llm_ranks.index(rank)])
+    return found
+
+
+def gpus_of_llm_processes(config: LamorelConfig, llm_processes: int, environment: Mapping[str, str]) -> list[list[str]]:
+    """Per LLM process of this machine the names of its GPUs; empty where the LLM runs on CPUs."""
+    parallelism = config.llm_args.parallelism
+    if not parallelism.use_gpu or not llm_processes:
+        return []
+    each = parallelism.model_parallelism_size
+    visible = visible_gpus(environment)
+    if len(visible) < llm_processes * each:
+        raise LamorelConfigError(
+            f"{_GPU_KEY}: {llm_processes} LLM process(es) on this machine want {llm_processes * each} GPU(s) "
+            f"(model_parallelism_size {each}), but there are {len(visible)} here: ask for fewer LLM processes, or set "
+            f"{_GPU_KEY}.use_gpu to false"
+        )
+    return [visible[i * each : (i + 1) * each] for i in range(llm_processes)]
+
+
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """Indices, or identifiers, of the GPUs that processes started here may use."""
+    given = environment.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [str(i) for i, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]

@@ -77,6 +77,11 @@ class Worker:
             updater.setup()
         logger.info("loaded %s (%s, %s)", args.model_path, type(model).__name__, device)
 
+    @property
+    def model(self) -> Any:
+        """The Hugging Face model."""
+        return self._llm.module._LLM_model
+
     def outputs(
         self,
         keys: Sequence[str],

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 _LARGE = 1 << 16  # bytes
-_ALIGNMENT = 64  # of torch's allocator; kernels may round otherwise on memory that is not aligned
+_ALIGNMENT = 16  # bytes of the largest type: a view of bytes as a type must begin at a multiple of its size
 
 
 class Packed(NamedTuple):
@@ -34,7 +34,11 @@ def pack(message: Any) -> Packed:
 
 
 def unpack(skeleton: bytes | bytearray, buffers: Sequence[torch.Tensor]) -> Any:
-    """The message; its tensors are views of the buffers (uint8)."""
+    """The message.
+
+    Args:
+        buffers: uint8, of torch's own memory, as kernels may round otherwise where it is not aligned.
+    """
     return _Unpacker(io.BytesIO(skeleton), buffers).load()
 
 
@@ -81,4 +85,5 @@ class _Unpacker(pickle.Unpickler):
         size = torch.Size(shape).numel() * dtype.itemsize
         if size == 0:
             return torch.empty(shape, dtype=dtype)
-        return self._buffers[buffer][offset : offset + size].view(dtype).reshape(shape)
+        tensor = self._buffers[buffer][offset : offset + size].view(dtype).reshape(shape)
+        return tensor if buffer else tensor.clone()  # of its own: to keep or save one tensor is not to keep them all

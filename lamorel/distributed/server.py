@@ -19,6 +19,7 @@ from lamorel.distributed.gradients import SharedModule
 from lamorel.distributed.launched import HELD_OUTPUT_VARIABLE, OUTPUT_RELEASED, World, wait_to_be_ended
 from lamorel.distributed.llm_group import GROUP_ERRORS, LLMGroup
 from lamorel.distributed.messages import ALIVE, CLOSE, LOADED, Reply, Request
+from lamorel.forwards import base_model
 from lamorel.initializer import BaseModelInitializer
 from lamorel.module_function import BaseModuleFunction
 from lamorel.updater import BaseUpdater
@@ -76,10 +77,12 @@ class Server:
         try:
             if self._world.n_llm == 1:
                 self._worker = Worker(self._config, self._updater, functions, initializer)
+                self._save_here()
                 return None
             on_gpu = self._config.llm_args.parallelism.use_gpu
             self._group = LLMGroup(self._world, self._store, self._timeout_s, on_gpu=on_gpu)
             self._worker = Worker(self._config, self._updater, functions, initializer, wrap=self._share)
+            self._save_here()
             self._group.agree()
         except (Exception, SystemExit) as error:
             if self._group is not None and not isinstance(error, GROUP_ERRORS):
@@ -109,6 +112,11 @@ class Server:
         unused_allowed = self._config.allow_subgraph_use_whith_gradient
         self._module = SharedModule(module, self._group, unused_allowed=unused_allowed)
         return self._module
+
+    def _save_here(self) -> None:
+        """Makes LLM process 0 the one that writes: transformers takes rank 0 for that, which has no model here."""
+        if self._world.llm_index == 0:
+            base_model(self._worker.model).should_save_on_this_rank = _as_asked
 
     def _next(self, waiting: deque[Channel]) -> tuple[Channel, Any]:
         """The next request, of each RL process in turn."""
@@ -152,6 +160,11 @@ class Server:
         if self._group is not None:
             self._group.close()
         self._worker.close()
+
+
+def _as_asked(is_main_process: bool) -> bool:
+    """In place of `PreTrainedModel.should_save_on_this_rank`."""
+    return is_main_process
 
 
 def release_output() -> None:

@@ -1,0 +1,148 @@
+"""What a launched script and the same script in one process both do, to be compared: `run_jobs(caller, folder)`.
+
+As a script it makes its Caller, runs the jobs and leaves their results in the file `$RESULTS`.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lamorel import BaseModuleFunction, BaseUpdater, Caller, lamorel_init
+
+CONTEXTS = ["you see the red ball", "a", "turn left and right; the ball is ahead of you", "goal: pick up", "ball"]
+CANDIDATES = [["turn left", "turn right", "drop"], ["go forward", "drop"], ["toggle", "pick up"], ["x", "yz"], ["a"]]
+WEIGHTS = torch.tensor([1.0, -2.0, 0.5, 3.0, 0.1])
+
+
+class Value(BaseModuleFunction):
+    """A value head on the root position; adds what it is given."""
+
+    context_only = True
+
+    def initialize(self) -> None:
+        self.linear = torch.nn.Linear(self.llm_config.hidden_size, 1)
+
+    def forward(self, forward_outputs: Any, minibatch: Any, tokenized_contexts: Any, **kwargs: Any) -> torch.Tensor:
+        if "wrong" in kwargs:
+            raise kwargs["wrong"]
+        states = forward_outputs.get("decoder_hidden_states")
+        states = forward_outputs["hidden_states"] if states is None else states
+        return self.linear(states[-1][:, 0]) + kwargs.get("offset", torch.zeros(1)).sum()
+
+
+class AllWeights(BaseModuleFunction):
+    """Every parameter of the process that answers, one row per context."""
+
+    context_only = True
+    updater: Any = None
+
+    def forward(self, forward_outputs: Any, minibatch: Any, tokenized_contexts: Any, **kwargs: Any) -> torch.Tensor:
+        parameters = self.updater[0]._llm_module.parameters()
+        return torch.cat([p.detach().flatten() for p in parameters]).expand(len(tokenized_contexts), -1)
+
+
+class Learner(BaseUpdater):
+    """One optimizer step per update, `way` says how."""
+
+    def perform_update(self, contexts: Any, candidates: Any, _current_batch_ids: Any, **kwargs: Any) -> Any:
+        parameters = list(self._llm_module.parameters())
+        if kwargs["optimizer"] == "sgd":
+            optimizer: Any = torch.optim.SGD(parameters, lr=0.05)
+        else:
+            if not hasattr(self, "optimizer"):
+                self.optimizer = torch.optim.Adam(parameters, lr=1e-3, eps=1e-3)
+            optimizer = self.optimizer
+        weights = kwargs["weights"][_current_batch_ids]
+        optimizer.zero_grad()
+        if kwargs["way"] == "accumulate":
+            self.tokens_per_chunk = 20
+            self.accumulate(losses, ["__score", "value"], contexts, candidates, weights=weights)
+            optimizer.step()
+        elif kwargs["way"] == "plain":
+            self._plain(contexts, candidates, weights).mean().backward()
+            optimizer.step()
+        else:  # as many backward passes as there are contexts in the share
+            for i in range(len(contexts)):
+                self._plain(contexts[i : i + 1], candidates[i : i + 1], weights[i : i + 1]).mean().backward()
+                torch.nn.utils.clip_grad_norm_(parameters, 0.1)
+                optimizer.step()
+                optimizer.zero_grad()
+        return {"ids": list(_current_batch_ids), "weights": weights}
+
+    def _plain(self, contexts: Any, candidates: Any, weights: torch.Tensor) -> torch.Tensor:
+        keys = ["__score", "value"]
+        outputs = self._llm_module(keys, contexts=contexts, candidates=candidates, require_grad=True)
+        return losses(outputs, weights)
+
+
+def losses(outputs: Any, weights: torch.Tensor) -> torch.Tensor:
+    policy = torch.stack([output["__score"].log_softmax(0)[0] for output in outputs])
+    values = torch.stack([output["value"][0, 0] for output in outputs])
+    return 0.01 * (weights * policy + (values - weights) ** 2)
+
+
+def extras() -> tuple[Learner, dict[str, BaseModuleFunction]]:
+    """Updater and functions."""
+    updater, weights = Learner(), AllWeights()
+    weights.updater = (updater,)
+    return updater, {"value": Value(), "all_weights": weights}
+
+
+def all_weights(caller: Caller) -> torch.Tensor:
+    """(12, parameters): with so many equal contexts every LLM process answers for some."""
+    outputs = caller.custom_module_fns(["all_weights"], ["a"] * 12)
+    return torch.cat([output["all_weights"] for output in outputs])
+
+
+def run_jobs(caller: Caller, folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"scores": caller.score(CONTEXTS, CANDIDATES)}
+    reverse = caller.score(CONTEXTS[::-1], CANDIDATES[::-1], ["value", "__tokens"], offset=torch.ones(3))
+    found["reversed scores"] = reverse[::-1]
+    found["functions"] = caller.custom_module_fns(["value"], CONTEXTS, offset=torch.full((100_000,), 1e-5))
+    found["generated"] = caller.generate(CONTEXTS, max_new_tokens=4, num_beams=2, num_return_sequences=2)
+    found["nothing"] = caller.score([], [])
+    try:
+        caller.score(CONTEXTS, CANDIDATES, ["value"], wrong=KeyError("mine"))
+    except KeyError as error:
+        found["error"] = (str(error), str(error.__cause__))
+    found["weights at first"] = all_weights(caller)
+    caller.save(folder / "start")
+    for way in ("accumulate", "plain"):
+        for size in (5, 1):
+            results = _update(caller, size, "sgd", way)
+            found[f"sgd {way} {size}"] = all_weights(caller)
+            found[f"sgd {way} {size} ids"] = sorted(i for result in results for i in result["ids"])
+            caller.load(folder / "start")
+    _update(caller, 5, "sgd", "uneven")
+    found["uneven"] = all_weights(caller)
+    caller.load(folder / "start")
+    for size in (1, 5, 2, 5):
+        _update(caller, size, "adam", "accumulate")
+    found["adam"] = all_weights(caller)
+    caller.save(folder / "adam")
+    _update(caller, 5, "adam", "plain")
+    found["further"] = all_weights(caller)
+    caller.load(folder / "adam")
+    found["loaded"] = all_weights(caller)
+    _update(caller, 5, "adam", "plain")
+    found["further once more"] = all_weights(caller)
+    return found
+
+
+def _update(caller: Caller, size: int, optimizer: str, way: str) -> list[Any]:
+    return caller.update(CONTEXTS[:size], CANDIDATES[:size], weights=WEIGHTS[:size], optimizer=optimizer, way=way)
+
+
+def main(lamorel_args: Any) -> None:
+    lamorel_init()
+    with Caller(lamorel_args, *extras()) as caller:
+        results = run_jobs(caller, Path(os.environ["RESULTS"]).parent)
+    torch.save(results, os.environ["RESULTS"])
+
+
+if __name__ == "__main__":
+    import hydra
+
+    hydra.main(version_base="1.3", config_path=None)(lambda config: main(config.lamorel_args))()

@@ -1,0 +1,84 @@
+"""Results do not depend on the number of LLM processes: everything is compared with the same calls in one process."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lamorel import Caller
+from tests.lamorel.launched_jobs import CONTEXTS, extras, run_jobs
+from tests.lamorel.launching import Launch, lamorel_args
+
+
+@pytest.fixture(scope="module")
+def in_process(tiny_models: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    with Caller(tiny_models["t5"].config(), *extras()) as caller:
+        return run_jobs(caller, tmp_path_factory.mktemp("in_process"))
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3], ids=lambda n: f"{n} LLM processes")
+def launched(request: Any, tiny_models: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    launch = Launch.of(tmp_path_factory.mktemp("launched"), lamorel_args(tiny_models["t5"], request.param))
+    # One of them without our launcher, as it is to make no difference.
+    process = launch.start(launch.torchrun(2) if request.param == 1 else launch.command())
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert (output, errors) == ("", "")
+    return torch.load(launch.folder / "results.pt", weights_only=False) | {"folder": launch.folder}
+
+
+def test_scores_functions_and_texts(launched: dict[str, Any], in_process: dict[str, Any]) -> None:
+    for name in ("scores", "functions"):
+        torch.testing.assert_close(launched[name], in_process[name], rtol=0, atol=1e-4)
+    torch.testing.assert_close([o["__score"] for o in launched["reversed scores"]], in_process["scores"])
+    assert [o["__tokens"].tolist() for o in launched["reversed scores"]] == [
+        o["__tokens"].tolist() for o in in_process["reversed scores"]
+    ]
+    for found, expected in zip(launched["generated"], in_process["generated"], strict=True):
+        assert [beam["text"] for beam in found] == [beam["text"] for beam in expected]
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one["tokens_probability"], other["tokens_probability"])
+    assert launched["nothing"] == []
+
+
+def test_an_exception_comes_with_its_traceback(launched: dict[str, Any], in_process: dict[str, Any]) -> None:
+    text, cause = launched["error"]
+    assert text == in_process["error"][0] == "'mine'"
+    assert "(LLM process " in cause
+    assert 'raise kwargs["wrong"]' in cause
+
+
+@pytest.mark.parametrize("way", ["accumulate", "plain"])
+@pytest.mark.parametrize("size", [5, 1])
+def test_one_step_of_gradient_descent(
+    launched: dict[str, Any], in_process: dict[str, Any], way: str, size: int
+) -> None:
+    [expected] = in_process[f"sgd {way} {size}"].unique(dim=0)
+    start = in_process["weights at first"][0]
+    assert (expected - start).abs().max() > 1e-3
+    for found in launched[f"sgd {way} {size}"]:
+        assert (found - expected).norm() <= 1e-4 * (expected - start).norm()  # a wrong weight of a share is over 10 %
+        assert (found - expected).norm() <= 1e-6 * expected.norm()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert launched[f"sgd {way} {size} ids"] == list(range(size))
+
+
+def test_processes_stay_equal(launched: dict[str, Any], in_process: dict[str, Any]) -> None:
+    for name in ("weights at first", "adam", "uneven", "loaded", "further"):
+        assert len(launched[name].unique(dim=0)) == 1, name
+    torch.testing.assert_close(launched["adam"], in_process["adam"], rtol=1e-4, atol=1e-5)
+    assert (launched["adam"] - launched["weights at first"]).abs().max() > 1e-3
+    assert torch.equal(launched["loaded"], launched["adam"])
+    assert torch.equal(launched["further once more"], launched["further"])
+    assert not torch.equal(launched["uneven"], launched["weights at first"])
+
+
+def test_a_checkpoint_is_as_in_process(launched: dict[str, Any], tiny_models: Any) -> None:
+    with Caller(tiny_models["t5"].config(), *extras()) as caller:
+        caller.load(launched["folder"] / "adam")
+        scores = caller.score(CONTEXTS, [["drop"]] * 5)
+        assert len(scores) == 5
+        state = caller._worker._updater._pending_optimizer_state
+        assert state["state"][0]["step"] == 4
+    assert Path(launched["folder"] / "adam" / "model.safetensors").is_file()

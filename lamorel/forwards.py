@@ -44,9 +44,8 @@ class Forwards(ABC):
     def __init__(self, model: Any, *, pad_id: int) -> None:
         self.model = model
         self.pad_id = pad_id
-        accepted = inspect.signature(type(base_model(model)).forward).parameters
-        self.accepts_position_ids = "position_ids" in accepted
-        self.accepts_logits_to_keep = "logits_to_keep" in accepted
+        self.accepts_position_ids = accepts(model, "position_ids")
+        self.accepts_logits_to_keep = accepts(model, "logits_to_keep")
 
     @property
     def device(self) -> torch.device:
@@ -64,6 +63,11 @@ class Forwards(ABC):
     @abstractmethod
     def pairs(self, contexts: Sequence[TokenIds], rows: Sequence[Row], *, hidden_states: bool = True) -> View:
         """A plain forward over (context, candidate) pairs, as module functions see it. Needs no cache."""
+
+
+def accepts(model: Any, argument: str) -> bool:
+    """Whether the model's forward names this argument."""
+    return argument in inspect.signature(type(base_model(model)).forward).parameters
 
 
 def base_model(model: Any) -> Any:

@@ -83,7 +83,7 @@ def _generate_ids(
     """New tokens of every sequence, up to and with the end of sequence, and the beam scores if there are any."""
     model = llm._LLM_model
     is_encoder_decoder = base_model(model).config.is_encoder_decoder
-    batch = pad(contexts, fill=llm.encoder.pad_id, left=not is_encoder_decoder, device=llm.forwards().device)
+    batch = pad(contexts, fill=llm.encoder.pad_id, left=not is_encoder_decoder, device=llm.forwards.device)
     with quiet():
         output = model.generate(input_ids=batch.ids, attention_mask=batch.mask, generation_config=config, **arguments)
     skipped = 1 if is_encoder_decoder else batch.ids.shape[1]

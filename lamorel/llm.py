@@ -1,7 +1,7 @@
 """The module that is trained: the language model and its heads, behind one differentiable call."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,27 +9,29 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from lamorel import reference
-from lamorel.causal import CausalForwards
 from lamorel.config import LLMArgs
-from lamorel.forwards import Forwards, Root, base_model
+from lamorel.forwards import Forwards, View
 from lamorel.heads import run_functions
 from lamorel.module_function import BaseModuleFunction
-from lamorel.padding import chunks_by_length
-from lamorel.probe import cache_defect
-from lamorel.scoring import TokenScores, per_candidate, score_from_root, score_pairs
-from lamorel.seq2seq import Seq2SeqForwards
+from lamorel.scoring import TokenScores, per_candidate, read_scores
 from lamorel.tokenization import TextEncoder, TokenIds, check_inputs
-
-logger = logging.getLogger(__name__)
+from lamorel.trie import plan_all
+from lamorel.ways import Shared, Ways
 
 BUILTIN_KEYS = ("__score", "__tokens", "__logits")
 
 Outputs = dict[str, torch.Tensor]
 
-# Tokens of one root forward, padding included. A CPU gains nothing from more and loses by padding short contexts to
-# the length of long ones; a GPU wants larger batches.
-_TOKENS_PER_FORWARD = {"cpu": 2048}
-_TOKENS_ON_ACCELERATOR = 32768
+
+@dataclass(frozen=True)
+class _Call:
+    """What is asked of every context."""
+
+    keys: Sequence[str]
+    functions: Mapping[str, BaseModuleFunction]  # those among the keys
+    rows: int  # cap on the rows of a forward
+    shared: Shared
+    kwargs: Mapping[str, Any]
 
 
 class LLMModule(torch.nn.Module):
@@ -46,7 +48,7 @@ class LLMModule(torch.nn.Module):
         self._module_functions = torch.nn.ModuleDict(functions)
         self.encoder = encoder
         self._args = args
-        self._cache_works: bool | None = None  # found out at the first scoring
+        self._ways: Ways | None = None
         self.eval()
 
     def train(self, mode: bool = True) -> "LLMModule":
@@ -86,30 +88,38 @@ class LLMModule(torch.nn.Module):
             return self._run(module_function_keys, context_ids, candidate_ids, rows, kwargs)
 
     def chunks(self, contexts: Sequence[str], candidates: Sequence[Sequence[str]], tokens: int) -> list[list[int]]:
-        """Indices of contexts of similar length, in groups of about `tokens` tokens with padding and candidates."""
-        continued = [sum(map(len, group)) for group in self.encoder.candidates(candidates)]
-        lengths = [len(ids) for ids in self.encoder.contexts(contexts)]
-        return chunks_by_length(lengths, continued, tokens=tokens, rows=max(1, len(lengths)))
+        """Indices of contexts of similar length, in groups of about `tokens` tokens, their candidates included."""
+        tries = plan_all(self.encoder.candidates(candidates))
+        return self.ways.chunks(self.encoder.contexts(contexts), tries, tokens=tokens, rows=max(1, len(contexts)))
 
     @property
     def minibatch_size(self) -> int:
         """Rows of any one forward."""
         return self._args.minibatch_size
 
+    @property
+    def ways(self) -> Ways:
+        """How this model is run."""
+        if self._ways is None or self._ways.model is not self._LLM_model:
+            self._ways = Ways(self._LLM_model, self._args, pad_id=self.encoder.pad_id)
+        return self._ways
+
+    @property
     def forwards(self) -> Forwards:
-        """The forward passes of this model's family."""
-        if base_model(self._LLM_model).config.is_encoder_decoder:
-            return Seq2SeqForwards(self._LLM_model, pad_id=self.encoder.pad_id)
-        return CausalForwards(
-            self._LLM_model, pad_id=self.encoder.pad_id, from_last_context_token=self._args.pre_encode_inputs
-        )
+        """The plain forward passes of this model's family."""
+        return self.ways.forwards
+
+    def weights_changed(self) -> None:
+        """Drops what is kept of the weights between calls. An in-place operation on a parameter is noticed."""
+        if self._ways is not None:
+            self._ways.forget()
 
     def score_tokens(self, contexts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]) -> TokenScores:
         """Scores of every candidate token, contexts and candidates given as token ids."""
-        forwards = self.forwards()
-        from_cache = self._scores_from_cache(forwards)
-        root = forwards.root(contexts, use_cache=True, hidden_states=False) if from_cache else None
-        return self._token_scores(forwards, contexts, candidates, self._args.minibatch_size, root)
+        if self._args.scoring == "reference":
+            return TokenScores(*reference.token_scores(self._LLM_model, contexts, candidates))
+        tries = plan_all(candidates)
+        return read_scores(self.ways.decode(contexts, tries, rows=self._args.minibatch_size).logits, tries)
 
     def _run(
         self,
@@ -117,71 +127,57 @@ class LLMModule(torch.nn.Module):
         contexts: list[TokenIds],
         candidates: list[list[TokenIds]] | None,
         rows: int,
-        kwargs: dict[str, Any],
+        kwargs: Mapping[str, Any],
     ) -> list[Outputs]:
-        """All keys, in chunks of contexts that share one root forward."""
+        """All keys, in chunks of contexts that share their forwards."""
+        functions: dict[str, Any] = {key: self._module_functions[key] for key in keys if key not in BUILTIN_KEYS}
         run_chunk: Callable[..., list[Outputs]] = self._run_chunk
-        if torch.is_grad_enabled() and self._args.gradient_checkpointing:
-            run_chunk = partial(checkpoint, self._run_chunk, use_reentrant=False)
+        if torch.is_grad_enabled():
+            self.weights_changed()  # they are about to
+            if self._args.gradient_checkpointing:
+                run_chunk = partial(checkpoint, self._run_chunk, use_reentrant=False)
+        on_root = {f.adapters for f in functions.values() if f.context_only}
+        shared = self.ways.share(contexts, adapters=sorted({*on_root, True}))
+        call = _Call(keys, functions, rows, shared, kwargs)
         results: list[Outputs] = [{} for _ in contexts]
-        lengths = [len(ids) for ids in contexts]
-        budget = _TOKENS_PER_FORWARD.get(self.forwards().device.type, _TOKENS_ON_ACCELERATOR)
-        for chunk in chunks_by_length(lengths, [0] * len(lengths), tokens=budget, rows=rows):
+        tries = None if candidates is None else plan_all(candidates)
+        for chunk in self.ways.chunks(contexts, tries, tokens=None, rows=rows):
             of_chunk = None if candidates is None else [candidates[i] for i in chunk]
-            outputs = run_chunk(keys, [contexts[i] for i in chunk], of_chunk, rows, kwargs)
-            for i, output in zip(chunk, outputs, strict=True):
+            for i, output in zip(chunk, run_chunk(call, [contexts[i] for i in chunk], of_chunk), strict=True):
                 results[i] = output
         return results
 
     def _run_chunk(
-        self,
-        keys: Sequence[str],
-        contexts: list[TokenIds],
-        candidates: list[list[TokenIds]] | None,
-        rows: int,
-        kwargs: dict[str, Any],
+        self, call: _Call, contexts: list[TokenIds], candidates: list[list[TokenIds]] | None
     ) -> list[Outputs]:
         """All keys for contexts that share their forwards."""
-        forwards = self.forwards()
-        functions: dict[str, Any] = {key: self._module_functions[key] for key in keys if key not in BUILTIN_KEYS}
-        scores_wanted = len(functions) < len(keys)
-        from_cache = scores_wanted and self._scores_from_cache(forwards)
-        on_root = any(f.context_only and f.adapters for f in functions.values())
-        root = forwards.root(contexts, use_cache=from_cache, hidden_states=on_root) if from_cache or on_root else None
+        on_root = any(f.context_only and f.adapters for f in call.functions.values())
+        root: View | None = None
         by_key: dict[str, Sequence[torch.Tensor]] = {}
-        if scores_wanted:
+        if len(call.functions) < len(call.keys):
             assert candidates is not None
-            scores = self._token_scores(forwards, contexts, candidates, rows, root if from_cache else None)
+            scores, root = self._scores(call, contexts, candidates, hidden_states=on_root)
             by_key |= per_candidate(scores, candidates)
+
+        def root_view(adapters: bool) -> View:
+            if adapters and root is not None:
+                return root
+            return self.ways.root(contexts, adapters=adapters, shared=call.shared)
+
         by_key |= run_functions(
-            functions, forwards, contexts, candidates, root=root, rows_per_forward=rows, kwargs=kwargs
+            call.functions, self.ways, contexts, candidates, root_view=root_view, rows=call.rows, kwargs=call.kwargs
         )
-        return [{key: by_key[key][i] for key in keys} for i in range(len(contexts))]
+        return [{key: by_key[key][i] for key in call.keys} for i in range(len(contexts))]
 
-    def _token_scores(
-        self,
-        forwards: Forwards,
-        contexts: Sequence[TokenIds],
-        candidates: Sequence[Sequence[TokenIds]],
-        rows: int,
-        root: Root | None,
-    ) -> TokenScores:
+    def _scores(
+        self, call: _Call, contexts: list[TokenIds], candidates: list[list[TokenIds]], *, hidden_states: bool
+    ) -> tuple[TokenScores, View | None]:
+        """Scores of the candidates' tokens, and the root's view where the way to them passes it."""
         if self._args.scoring == "reference":
-            return TokenScores(*reference.token_scores(self._LLM_model, contexts, candidates))
-        if root is None:
-            return score_pairs(forwards, contexts, candidates, rows_per_forward=rows)
-        return score_from_root(forwards, root, candidates, rows_per_forward=rows)
-
-    def _scores_from_cache(self, forwards: Forwards) -> bool:
-        if self._args.scoring == "reference":
-            return False
-        if self._cache_works is None:
-            defect = cache_defect(forwards)
-            self._cache_works = defect is None
-            if defect is not None:
-                name = type(base_model(self._LLM_model)).__name__
-                logger.warning("%s is scored by plain forwards over all pairs (slower): %s", name, defect)
-        return self._cache_works
+            return TokenScores(*reference.token_scores(self._LLM_model, contexts, candidates)), None
+        tries = plan_all(candidates)
+        nodes = self.ways.decode(contexts, tries, rows=call.rows, shared=call.shared, hidden_states=hidden_states)
+        return read_scores(nodes.logits, tries), nodes.view if hidden_states else None
 
     def _check_keys(self, keys: Sequence[str], candidates: Any) -> None:
         if isinstance(keys, str):

@@ -34,7 +34,9 @@ def positions(mask: torch.Tensor) -> torch.Tensor:
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
-def chunks_by_length(lengths: Sequence[int], continued: Sequence[int], *, tokens: int, rows: int) -> list[list[int]]:
+def chunks_by_length(
+    lengths: Sequence[int], continued: Sequence[int], *, tokens: int, rows: int, padded: bool = True
+) -> list[list[int]]:
     """Indices of texts that run together, of similar length, so that padding is small; each chunk in input order.
 
     Args:
@@ -42,14 +44,16 @@ def chunks_by_length(lengths: Sequence[int], continued: Sequence[int], *, tokens
         continued: further tokens of each text, which are not padded to the chunk's longest.
         tokens: budget of a chunk, padding included; a single text may exceed it.
         rows: cap on the texts of a chunk.
+        padded: texts are padded to the longest of their chunk.
     """
     chunks: list[list[int]] = []
-    extra = 0
+    extra = 0  # tokens that come without padding
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        extra += continued[i]
-        full = chunks and (len(chunks[-1]) == rows or (len(chunks[-1]) + 1) * lengths[i] + extra > tokens)
-        if not chunks or full:
+        more = continued[i] if padded else continued[i] + lengths[i]
+        needed = extra + more + ((len(chunks[-1]) + 1) * lengths[i] if padded and chunks else 0)
+        if not chunks or len(chunks[-1]) == rows or needed > tokens:
             chunks.append([])
-            extra = continued[i]
+            extra = 0
+        extra += more
         chunks[-1].append(i)
     return [sorted(chunk) for chunk in chunks]

@@ -1,20 +1,19 @@
-"""Log-likelihoods of candidates: which forwards are needed, and which logits are read.
+"""Log-likelihoods of candidates from the logits of their prefix trees.
 
     score(c | context) = sum over t of log_softmax(logits(context, c[:t]))[c[t]]        (fp32, natural logarithm)
 
-The first token of every candidate is predicted at the root, once per context. Further tokens need a *prefix* of the
-candidate; candidates share them: "turn left" and "turn right" both read the row "turn", and a prefix of a longer
-prefix needs no row of its own.
+The functions `nodes_from_...` give the logits of every node of every context's tree, (R, V): by continuing the cache
+of the root step, or by plain forwards. `lamorel.packed_...` are the faster ways to the same logits.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 
 from lamorel.forwards import Forwards, Root, Row
 from lamorel.tokenization import TokenIds
+from lamorel.trie import Trie
 
 
 class TokenScores(NamedTuple):
@@ -24,99 +23,49 @@ class TokenScores(NamedTuple):
     logit: torch.Tensor  # (N,) fp32, raw
 
 
-class Read(NamedTuple):
-    """One logit to read."""
-
-    position: int  # along its row
-    token: int
-    target: int  # index of this candidate token among those to score
-
-
-class GroupPlan(NamedTuple):
-    """How the candidates of one context are scored."""
-
-    at_root: tuple[Read, ...]  # first tokens
-    prefixes: tuple[TokenIds, ...]  # one row to decode for each
-    in_rows: tuple[tuple[Read, ...], ...]  # per prefix, what is read from its row
-    size: int  # candidate tokens
-
-
-@lru_cache(maxsize=4096)
-def plan_group(candidates: tuple[TokenIds, ...]) -> GroupPlan:
-    """Which prefixes to decode, and where the logit of every candidate token will stand."""
-    prefixes = _maximal_prefixes(candidates)
-    row_of = {prefix[:n]: row for row, prefix in enumerate(prefixes) for n in range(1, len(prefix) + 1)}
-    at_root: list[Read] = []
-    in_rows: list[list[Read]] = [[] for _ in prefixes]
-    target = 0
-    for candidate in candidates:
-        for i, token in enumerate(candidate):
-            reads = in_rows[row_of[candidate[:i]]] if i else at_root
-            reads.append(Read(max(i - 1, 0), token, target))
-            target += 1
-    return GroupPlan(tuple(at_root), tuple(prefixes), tuple(map(tuple, in_rows)), target)
-
-
-def _maximal_prefixes(candidates: Sequence[TokenIds]) -> list[TokenIds]:
-    """The candidates without their last token, less those that begin another of them."""
-    longest_first = sorted({candidate[:-1] for candidate in candidates if len(candidate) > 1}, key=len, reverse=True)
-    covered: set[TokenIds] = set()
-    kept = []
-    for prefix in longest_first:
-        if prefix not in covered:
-            kept.append(prefix)
-            covered.update(prefix[:n] for n in range(1, len(prefix) + 1))
-    return kept
-
-
-def score_from_root(
-    forwards: Forwards, root: Root, candidates: Sequence[Sequence[TokenIds]], *, rows_per_forward: int
-) -> TokenScores:
-    """Scores of all candidate tokens, continued from the cache of the root step.
+def read_scores(logits: torch.Tensor, tries: Sequence[Trie]) -> TokenScores:
+    """The scores of all candidate tokens.
 
     Args:
-        root: of the C contexts, with a cache.
-        candidates: per context, the token ids of its candidates.
+        logits: (R, V) of the nodes of all trees, in the order contexts, nodes.
+        tries: per context.
+    """
+    cells = []
+    first = 0
+    for trie in tries:
+        cells += [(first + node, token) for node, token in trie.reads]
+        first += len(trie)
+    index = torch.tensor(cells, dtype=torch.int64, device=logits.device).reshape(-1, 2)
+    logits = logits.float()
+    logit = logits[index[:, 0], index[:, 1]]
+    return TokenScores(logit - logits.logsumexp(dim=-1)[index[:, 0]], logit)
+
+
+def nodes_from_cache(forwards: Forwards, root: Root, tries: Sequence[Trie], *, rows_per_forward: int) -> torch.Tensor:
+    """Logits (R, V) of all nodes, continued from the cache of the root step.
+
+    Args:
+        root: of the contexts, with a cache.
+        tries: per context.
         rows_per_forward: cap on the rows decoded at once.
     """
-    reader = _Reader()
-    offset = 0
-    rows: list[tuple[Row, list[Read]]] = []
-    first_tokens: list[list[Read]] = []
-    for context, group in enumerate(candidates):
-        plan = plan_group(tuple(group))
-        first_tokens.append(_shift(plan.at_root, 0, offset))
-        for prefix, reads in zip(plan.prefixes, plan.in_rows, strict=True):
-            rows.append(((context, prefix), _shift(reads, 0, offset)))
-        offset += plan.size
-    reader.read(root.logits[:, None], first_tokens)
-    for some in _slices(rows, rows_per_forward):
-        reader.read(forwards.continuation(root, [row for row, _ in some]), [reads for _, reads in some])
-    return reader.result()
+
+    def run(rows: Sequence[Row]) -> torch.Tensor:
+        return forwards.continuation(root, rows)
+
+    return _decode(tries, run, rows_per_forward=rows_per_forward, root_logits=root.logits)
 
 
-def score_pairs(
-    forwards: Forwards,
-    contexts: Sequence[TokenIds],
-    candidates: Sequence[Sequence[TokenIds]],
-    *,
-    rows_per_forward: int,
-) -> TokenScores:
+def nodes_from_pairs(
+    forwards: Forwards, contexts: Sequence[TokenIds], tries: Sequence[Trie], *, rows_per_forward: int
+) -> torch.Tensor:
     """The same by plain forwards over whole (context, prefix) pairs: for models whose cache cannot be continued."""
-    reader = _Reader()
-    offset = 0
-    rows: list[tuple[Row, list[Read]]] = []
-    for context, group in enumerate(candidates):
-        plan = plan_group(tuple(group))
-        reads_of = [_shift(reads, 1, offset) for reads in plan.in_rows] or [[]]
-        reads_of[0] += _shift(plan.at_root, 0, offset)  # every row of a context begins with its root
-        for prefix, reads in zip(plan.prefixes or ((),), reads_of, strict=True):
-            rows.append(((context, prefix), reads))
-        offset += plan.size
-    for some in _slices(rows, rows_per_forward):
-        view = forwards.pairs(contexts, [row for row, _ in some], hidden_states=False)
-        reader.read(view.forward_outputs.logits[:, view.root :], [reads for _, reads in some])
-    return reader.result()
+
+    def run(rows: Sequence[Row]) -> torch.Tensor:
+        view = forwards.pairs(contexts, rows, hidden_states=False)
+        return view.forward_outputs.logits[:, view.root :]
+
+    return _decode(tries, run, rows_per_forward=rows_per_forward, root_logits=None)
 
 
 def per_candidate(scores: TokenScores, candidates: Sequence[Sequence[TokenIds]]) -> dict[str, tuple[torch.Tensor, ...]]:
@@ -131,35 +80,49 @@ def per_candidate(scores: TokenScores, candidates: Sequence[Sequence[TokenIds]])
     return {"__score": total(scores.logprob), "__tokens": lengths.split(sizes), "__logits": total(scores.logit)}
 
 
-class _Reader:
-    """Collects the scores read from successive forwards, and puts them in the order of their targets."""
+def _decode(
+    tries: Sequence[Trie],
+    run: Callable[[Sequence[Row]], torch.Tensor],
+    *,
+    rows_per_forward: int,
+    root_logits: torch.Tensor | None,
+) -> torch.Tensor:
+    """Logits of all nodes from forwards over sequences of nodes.
 
-    def __init__(self) -> None:
-        self._parts: list[TokenScores] = []
-        self._targets: list[int] = []
+    Args:
+        run: logits (rows, positions, V) of some rows. Position 0 is the root, or, where `root_logits` are given, the
+            first token after it.
+        root_logits: (C, V) of the roots, where they are known.
+    """
+    parts = [] if root_logits is None else [root_logits]
+    rows: list[Row] = []
+    nodes_of: list[list[tuple[int, int]]] = []  # per row: (node among all, position)
+    order: list[int] = []
+    first = 0
+    for context, trie in enumerate(tries):
+        paths, places = trie.rows()
+        if root_logits is not None:
+            order.append(first)
+            paths = [path for path in paths if path]
+        rows += [(context, path) for path in paths]
+        nodes_of += [[] for _ in paths]
+        for node, (row, position) in enumerate(places):
+            if root_logits is None:
+                nodes_of[row - len(paths)].append((first + node, position))
+            elif node:
+                nodes_of[row - len(paths)].append((first + node, position - 1))
+        first += len(trie)
+    for some in _slices(len(rows), rows_per_forward):
+        logits = run(rows[some])
+        cells = [(row, position) for row, nodes in enumerate(nodes_of[some]) for _, position in nodes]
+        index = torch.tensor(cells, dtype=torch.int64, device=logits.device)
+        parts.append(logits[index[:, 0], index[:, 1]])
+        order += [node for nodes in nodes_of[some] for node, _ in nodes]
+    place = torch.empty(len(order), dtype=torch.int64)
+    place[order] = torch.arange(len(order))
+    return torch.cat(parts)[place.to(parts[0].device)]
 
-    def read(self, logits: torch.Tensor, reads: Sequence[Sequence[Read]]) -> None:
-        """Reads `reads[r]` from row r of the logits (R, T, V)."""
-        width = logits.shape[1]
-        cells = [(row * width + read.position, read.token) for row, some in enumerate(reads) for read in some]
-        index = torch.tensor(cells, dtype=torch.int64, device=logits.device).reshape(-1, 2)
-        flat = logits.reshape(-1, logits.shape[-1]).float()
-        logit = flat[index[:, 0], index[:, 1]]
-        self._parts.append(TokenScores(logit - flat.logsumexp(dim=-1)[index[:, 0]], logit))
-        self._targets += [read.target for some in reads for read in some]
 
-    def result(self) -> TokenScores:
-        device = self._parts[0].logit.device
-        place = torch.empty(len(self._targets), dtype=torch.int64)
-        place[self._targets] = torch.arange(len(self._targets))
-        place = place.to(device)
-        return TokenScores(*(torch.cat(part)[place] for part in zip(*self._parts, strict=True)))
-
-
-def _shift(reads: Sequence[Read], positions: int, targets: int) -> list[Read]:
-    return [Read(read.position + positions, read.token, read.target + targets) for read in reads]
-
-
-def _slices(rows: Sequence[tuple[Row, list[Read]]], size: int) -> Iterator[Sequence[tuple[Row, list[Read]]]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def _slices(total: int, size: int) -> Iterator[slice]:
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from lamorel.scoring import plan_group
+from lamorel.trie import plan
 
 ACTIONS = ["turn left", "turn right", "go forward", "pick up", "drop", "toggle"]
 CONTEXTS = [
@@ -62,7 +62,7 @@ def test_scores_equal_plain_hugging_face(tiny: Any, minibatch_size: int) -> None
         found = caller.score(CONTEXTS, CANDIDATES)
         assert_same(found, expected)
         assert all(group.dtype == torch.float32 and not group.requires_grad for group in found)
-        assert caller._worker._llm.module._cache_works  # the fast path was the one tested
+        assert caller._worker._llm.module.ways.way == ("cached" if tiny.family == "bart" else "packed")
 
 
 def test_reference_path_agrees(tiny: Any) -> None:
@@ -79,7 +79,7 @@ def test_fallback_for_a_model_without_a_usable_cache(
     tiny: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = plain_scores(tiny, CONTEXTS, CANDIDATES)
-    with tiny.caller() as caller:
+    with tiny.caller(scoring="cached") as caller:
         model = caller._worker._llm.module._LLM_model
         forward = model.forward
 
@@ -91,10 +91,9 @@ def test_fallback_for_a_model_without_a_usable_cache(
         monkeypatch.setattr(model, "forward", refuse_cache)
         assert_same(caller.score(CONTEXTS, CANDIDATES), expected)
         caller.score(CONTEXTS, CANDIDATES)
-    assert [record.message for record in caplog.records if "keeps no keys and values" in record.message] == [
-        record.message for record in caplog.records if record.name == "lamorel.llm"
-    ]
-    assert sum(record.name == "lamorel.llm" for record in caplog.records) == 1  # said once
+    said = [record.message for record in caplog.records if record.name == "lamorel.ways"]
+    assert len(said) == 1  # once
+    assert "keeps no keys and values" in said[0]
 
 
 def test_no_forward_has_more_rows_than_the_minibatch_size(tiny_pair: Any) -> None:
@@ -135,13 +134,19 @@ def test_built_in_keys(t5: Any) -> None:
         assert caller.score([], []) == []
 
 
-def test_plan_decodes_every_prefix_once() -> None:
-    # Tokens: turn 1, left 2, right 3, go 4, up 5. Rows: [1] serves both turns; [4] is covered by [4, 5].
-    plan = plan_group(((1, 2), (1, 3), (4,), (4, 5), (4, 5, 2), ()))
-    assert sorted(plan.prefixes) == [(1,), (4, 5)]
-    assert plan.size == 2 + 2 + 1 + 2 + 3
-    reads = {read.target for read in plan.at_root} | {read.target for row in plan.in_rows for read in row}
-    assert reads == set(range(plan.size))
+def test_tree_has_a_node_for_every_prefix_that_predicts_something() -> None:
+    # Tokens: turn 1, left 2, right 3, go 4, up 5. Nodes: the root, [1], [4], [4, 5].
+    tree = plan(((1, 2), (1, 3), (4,), (4, 5), (4, 5, 2), ()))
+    assert (tree.tokens, tree.parents, tree.depths) == ((1, 4, 5), (0, 0, 2), (0, 1, 1, 2))
+    assert tree.reads == ((0, 1), (1, 2), (0, 1), (1, 3), (0, 4), (0, 4), (2, 5), (0, 4), (2, 5), (3, 2))
+    assert tree.ancestors().tolist() == [
+        [True, False, False, False],
+        [True, True, False, False],
+        [True, False, True, False],
+        [True, False, True, True],
+    ]
+    # As plain sequences: [1] serves both turns, [4, 5] serves [4] too.
+    assert tree.rows() == ([(1,), (4, 5)], [(0, 0), (0, 1), (1, 1), (1, 2)])
 
 
 @pytest.mark.parametrize(("prefix", "same_as"), [("space", " drop"), ("auto", " drop"), ("none", "drop")])

@@ -1,0 +1,156 @@
+"""Packed scoring by decoder-only models (Llama, GPT-2, Qwen2, Mistral, ...).
+
+A context and the nodes of its tree run in one sequence. A node's position is that of the last context token plus its
+depth; it sees the whole context and its ancestors. The root is the last context token.
+
+Tokens that all contexts begin with, the shared head, run once: their keys and values stand before those of every
+context. Without gradient they are kept until the weights change; with gradient they are part of the graph.
+"""
+
+import os
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from lamorel.forwards import View, accepts, unpadded
+from lamorel.packed import Nodes, PackedForwards
+from lamorel.packing import Group, KeyValue, Layout, Mask, packed_attention
+from lamorel.tokenization import TokenIds
+from lamorel.trie import ROOT, Trie
+
+_SHORTEST_HEAD = 8  # tokens; a forward of its own does not pay for fewer
+
+
+class SharedHead(NamedTuple):
+    """Tokens that all contexts begin with."""
+
+    ids: TokenIds = ()
+    layers: tuple[KeyValue, ...] = ()  # keys and values; empty where the head runs along, in the graph
+
+
+class PackedCausal(PackedForwards):
+    """The packed forward of a decoder-only model."""
+
+    def __init__(self, model: Any, *, pad_id: int, together: bool | None = None) -> None:
+        super().__init__(model, pad_id=pad_id, together=together)
+        self._accepts_logits_to_keep = accepts(model, "logits_to_keep")
+        self._kept: dict[tuple[TokenIds, bool, int], SharedHead] = {}
+
+    def shared_tokens(self, contexts: Sequence[TokenIds]) -> int:
+        return len(common_head(contexts))
+
+    def share(self, contexts: Sequence[TokenIds], *, adapters: bool = True) -> SharedHead:
+        ids = common_head(contexts)
+        if not ids or torch.is_grad_enabled():
+            return SharedHead(ids)
+        # An in-place change of a weight raises its version.
+        key = (ids, adapters, sum(parameter._version for parameter in self.model.parameters()))
+        if key not in self._kept:
+            self._kept = {key: self._run_head(ids)}
+        return self._kept[key]
+
+    def forget(self) -> None:
+        self._kept = {}
+
+    def run(
+        self, contexts: Sequence[TokenIds], tries: Sequence[Trie], shared: Any = None, *, hidden_states: bool = False
+    ) -> Nodes:
+        head = shared or SharedHead()
+        along = () if head.layers else head.ids  # the head's tokens, where they begin the row
+        row = [*along]
+        groups = [self._group(0, [len(along)], [ROOT], head=0)] if along else []
+        tails = [ids[len(head.ids) :] for ids in contexts]
+        ends: list[int] = []
+        for members in self.groups(len(contexts)):
+            lengths = [len(tails[i]) for i in members]
+            groups.append(self._group(len(row), lengths, [tries[i] for i in members], head=len(head.ids)))
+            for i in members:
+                row += [*tails[i], *tries[i].tokens]
+                ends.append(len(row))
+        nodes = [place for end, trie in zip(ends, tries, strict=True) for place in range(end - len(trie), end)]
+        outputs = self._forward(row, Layout(groups, head.layers), nodes, hidden_states)
+        first = torch.tensor([0, *accumulate(map(len, tries))][:-1], device=outputs.logits.device)
+        roots = torch.tensor([end - len(trie) for end, trie in zip(ends, tries, strict=True)], device=self.device)
+        logits = outputs.logits[0]
+        last = CausalLMOutputWithPast(
+            logits=logits[first][:, None],
+            hidden_states=None
+            if outputs.hidden_states is None
+            else tuple(layer[0, roots.to(layer.device)][:, None] for layer in outputs.hidden_states),
+        )
+        ids = torch.tensor([[context[-1]] for context in contexts], device=self.device)
+        return Nodes(logits, View(last, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, unpadded(contexts)))
+
+    def _group(self, start: int, lengths: Sequence[int], tries: Sequence[Trie], *, head: int) -> Group:
+        mask = tree_mask(lengths, tries, head, device=self.device, dtype=self.model.dtype)
+        totals = [length + len(trie) - 1 for length, trie in zip(lengths, tries, strict=True)]
+        return Group(start, totals, mask, head=head)
+
+    def _run_head(self, ids: TokenIds) -> SharedHead:
+        layout = Layout([self._group(0, [len(ids)], [ROOT], head=0)], seen=[])
+        self._forward(ids, layout, [len(ids) - 1], False)
+        assert layout.seen is not None
+        return SharedHead(ids, tuple(layout.seen))
+
+    def _forward(self, row: Sequence[int], layout: Layout, nodes: Sequence[int], hidden_states: bool) -> Any:
+        """The model's output over the row; logits (1, R, V) of the nodes only."""
+        ids = torch.tensor([row], device=self.device)
+        places = torch.tensor(nodes, device=self.device)
+        options: dict[str, Any] = {"logits_to_keep": places} if self._accepts_logits_to_keep else {}
+        with packed_attention(self.model, layout):
+            outputs = self.model(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                position_ids=torch.cat([group.positions for group in layout.groups])[None],
+                use_cache=False,
+                output_hidden_states=hidden_states,
+                **options,
+            )
+        if not self._accepts_logits_to_keep:
+            outputs.logits = outputs.logits[:, places]
+        return outputs
+
+
+def common_head(contexts: Sequence[TokenIds]) -> TokenIds:
+    """The tokens that all contexts begin with; none where they are too few to share, or the contexts one.
+
+    Each context keeps its last token: it is the root.
+    """
+    if len(contexts) < 2:
+        return ()
+    head = tuple(os.path.commonprefix(list(contexts)))[: min(map(len, contexts)) - 1]
+    return head if len(head) >= _SHORTEST_HEAD else ()
+
+
+def tree_mask(
+    lengths: Sequence[int], tries: Sequence[Trie], head: int, *, device: torch.device, dtype: torch.dtype
+) -> Mask:
+    """What the tokens of contexts and their nodes see: the head, the context up to them, and their ancestors.
+
+    Args:
+        lengths: (G,) tokens of each context that follow the head.
+        tries: (G,).
+        head: tokens of the shared head.
+    """
+    most = max(map(len, tries))
+    ancestors = np.zeros((len(tries), most, most), dtype=bool)
+    depths = np.zeros((len(tries), most), dtype=np.int64)
+    for i, trie in enumerate(tries):
+        ancestors[i, : len(trie), : len(trie)] = trie.ancestors()
+        depths[i, : len(trie)] = trie.depths
+    own = torch.tensor(lengths, device=device)[:, None]
+    totals = [length + len(trie) - 1 for length, trie in zip(lengths, tries, strict=True)]
+    steps = torch.arange(max(totals), device=device)
+    node = (steps - own + 1).clamp(0, most - 1)  # of every place; the context up to its last token counts as the root
+    at = torch.arange(len(tries), device=device)[:, None]
+    related = torch.from_numpy(ancestors).to(device)[at[:, :, None], node[:, :, None], node[:, None, :]]
+    sees = (steps <= steps[:, None]) & ((steps < own)[:, None, :] | related)
+    bias = torch.zeros(len(tries), 1, len(steps), head + len(steps), device=device, dtype=dtype)
+    bias[:, 0, :, head:].masked_fill_(~sees, float("-inf"))
+    positions = head + torch.minimum(steps, own - 1) + torch.from_numpy(depths).to(device)[at, node]
+    heads = torch.arange(head, device=device).expand(len(tries), -1)
+    return Mask(bias, torch.cat([heads, positions], dim=1))

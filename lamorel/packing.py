@@ -1,0 +1,190 @@
+"""Sequences laid end to end in one row, so that no layer works on padding; attention keeps them apart.
+
+Linear layers, norms and feed-forward layers see (1, T, hidden), the tokens of all sequences. Attention is taken over
+by `_attend`, which Hugging Face models call through their attention interface while `packed_attention` is active: it
+splits queries, keys and values into the sequences, and lets each see its own tokens and the shared head. Any model
+that leaves its attention to that interface can run so.
+
+Letters: T tokens of the row, h tokens of the shared head, G sequences of a group, L tokens of the longest of them,
+H attention heads, d width of one.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv
+
+NAME = "lamorel_packed"
+
+KeyValue = tuple[torch.Tensor, torch.Tensor]  # (1, H, tokens, d) each
+
+# What models hand to their attention that changes nothing here. Anything else might change the result.
+_HARMLESS = frozenset(
+    ["position_ids", "position_embeddings", "position_bias", "use_cache", "cache_position", "is_causal", "dropout"]
+    + ["output_attentions", "output_hidden_states", "return_dict", "logits_to_keep"]
+)
+
+
+class UnsupportedAttention(NotImplementedError):
+    """The model asks more of its attention than packed sequences know."""
+
+
+class Mask(NamedTuple):
+    """What each token of a group sees."""
+
+    bias: torch.Tensor  # (G or 1, H or 1, L, h + L), added to the attention scores; -inf where a token is not seen
+    positions: torch.Tensor | None = None  # (G, h + L) of head and own tokens; for models with a sliding window
+
+    def within(self, window: int | None) -> torch.Tensor:
+        """The bias, for tokens that see only the last `window` positions, their own included."""
+        if window is None or self.positions is None or int(self.positions.max()) < window:
+            return self.bias
+        own = self.positions[:, -self.bias.shape[2] :]
+        too_far = own[:, None, :, None] - self.positions[:, None, None, :] >= window
+        return self.bias.masked_fill(too_far, float("-inf"))
+
+
+class Group:
+    """Sequences, adjacent in the row, that one attention call handles.
+
+    A sequence by itself is cut out of the row. Several are gathered into a rectangle: one call in place of many pays
+    on a GPU, padding does not on a CPU.
+
+    Args:
+        start: place of the group's first token in the row.
+        lengths: tokens of each sequence.
+        head: tokens of the shared head that the sequences see, 0 where they see none.
+    """
+
+    def __init__(self, start: int, lengths: Sequence[int], mask: Mask, *, head: int = 0) -> None:
+        self.mask = mask
+        self.head = head
+        self._own = slice(start, start + sum(lengths))
+        self._windowed: dict[int | None, torch.Tensor] = {}
+        self._index: torch.Tensor | None = None
+        if len(lengths) > 1:
+            device = mask.bias.device
+            sizes = torch.tensor(lengths, device=device)[:, None]
+            steps = torch.arange(int(max(lengths)), device=device)
+            self._valid = steps < sizes
+            # Padding repeats the group's first token: its results are thrown away, and nobody sees it.
+            self._index = torch.where(self._valid, start + sizes.cumsum(0) - sizes + steps, start)
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float | None, window: int | None
+    ) -> torch.Tensor:
+        """Attention outputs (1, tokens of the group, H, d).
+
+        Args:
+            query: (1, H, T, d).
+            key, value: (1, H, T, d), or (1, H, h + T, d) with the head in front of the row.
+            scaling: of the attention scores; None for 1 / sqrt(d).
+            window: positions that a token looks back on; None for all.
+        """
+        before = key.shape[2] - query.shape[2]
+        keys, values = (self._with_head(x, before) for x in (key, value))
+        bias = self._bias(window, query.device)
+        outputs = scaled_dot_product_attention(
+            self._pick(query, 0), keys, values, attn_mask=bias, scale=scaling
+        ).transpose(1, 2)
+        return outputs if self._index is None else outputs[self._valid.to(outputs.device)][None]
+
+    def _pick(self, x: torch.Tensor, offset: int) -> torch.Tensor:
+        """The group's tokens of x (1, H, tokens, d), as (G, H, L, d)."""
+        if self._index is None:
+            return x[:, :, self._own.start + offset : self._own.stop + offset]
+        return x[0].transpose(0, 1)[self._index.to(x.device) + offset].transpose(1, 2)
+
+    def _with_head(self, x: torch.Tensor, offset: int) -> torch.Tensor:
+        own = self._pick(x, offset)
+        if not self.head:
+            return own
+        return torch.cat([x[:, :, : self.head].expand(own.shape[0], -1, -1, -1), own], dim=2)
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """Position ids (tokens of the group,), where the mask has them."""
+        assert self.mask.positions is not None
+        own = self.mask.positions[:, self.head :]
+        return own[0] if self._index is None else own[self._valid]
+
+    def _bias(self, window: int | None, device: torch.device) -> torch.Tensor:
+        if window not in self._windowed:
+            self._windowed[window] = self.mask.within(window)
+        return self._windowed[window].to(device)
+
+
+@dataclass
+class Layout:
+    """Where the sequences of a row stand.
+
+    Attributes:
+        groups: in the order of the row, which they cover.
+        head: per layer the keys and values of a shared head that is not in the row; empty where there is none, or
+            where its tokens begin the row.
+        seen: per layer the keys and values of the whole row, filled in by a forward; None: not wanted.
+    """
+
+    groups: list[Group]
+    head: Sequence[KeyValue] = ()
+    seen: list[KeyValue] | None = None
+    _layer: int = field(default=0, init=False)
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float | None, window: int | None
+    ) -> torch.Tensor:
+        """Outputs (1, T, H, d) of the next layer."""
+        if self.seen is not None:
+            self.seen.append((key, value))
+        if self.head:
+            before = self.head[self._layer]
+            key, value = (torch.cat([old, new], dim=2) for old, new in zip(before, (key, value), strict=True))
+        self._layer += 1
+        groups = query.shape[1] // key.shape[1]
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+        outputs = [group.attend(query, key, value, scaling=scaling, window=window) for group in self.groups]
+        return torch.cat(outputs, dim=1)
+
+
+_active: list[Layout] = []
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """An attention function of transformers' `AttentionInterface`, for the layout that is active."""
+    unknown = [name for name, value in others.items() if value is not None and name not in _HARMLESS]
+    if unknown or attention_mask is not None or not _active:
+        raise UnsupportedAttention(f"{type(module).__name__} gives its attention {', '.join(unknown) or 'a mask'}")
+    return _active[-1].attend(query, key, value, scaling=scaling, window=sliding_window), None
+
+
+AttentionInterface.register(NAME, torch.compiler.disable(_attend))
+
+
+@contextmanager
+def packed_attention(model: torch.nn.Module, layout: Layout) -> Iterator[None]:
+    """While active, the attention of `model` follows `layout`, and transformers makes no masks for it."""
+    configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}.values()
+    before = [config._attn_implementation for config in configs]
+    _active.append(layout)
+    try:
+        for config in configs:
+            config._attn_implementation = NAME
+        yield
+    finally:
+        _active.pop()
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation = implementation

@@ -1,0 +1,172 @@
+"""The ways to decode the candidates of a context, and the choice of the fastest that a model can take.
+
+    packed     contexts and trees in one row, no padding; a T5 model, or a decoder-only one with sdpa attention
+    cached     contexts padded, candidates continue the cache of keys and values
+    pairs      plain forwards over all (context, prefix) pairs
+
+All give the same logits. `reference` (lamorel.reference) is a fourth, slow way to the same scores for comparison.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Any
+
+import torch
+
+from lamorel.causal import CausalForwards
+from lamorel.config import LLMArgs
+from lamorel.forwards import Forwards, View, base_model
+from lamorel.packed import Nodes, PackedForwards
+from lamorel.packed_causal import PackedCausal
+from lamorel.packed_t5 import PackedT5, is_t5
+from lamorel.padding import chunks_by_length
+from lamorel.probe import defect
+from lamorel.scoring import nodes_from_cache, nodes_from_pairs
+from lamorel.seq2seq import Seq2SeqForwards
+from lamorel.tokenization import TokenIds
+from lamorel.trie import ROOT, Trie
+
+logger = logging.getLogger(__name__)
+
+# Tokens of one forward. A CPU gains nothing from more; a GPU wants larger batches.
+_TOKENS_PER_FORWARD = {"cpu": 2048}
+_TOKENS_ON_ACCELERATOR = 32768
+
+Shared = Mapping[bool, Any]  # by whether adapters are active: what the contexts of a call have in common
+
+
+class Ways:
+    """The forwards of one model, as it stands; made anew when the model object is replaced."""
+
+    def __init__(self, model: Any, args: LLMArgs, *, pad_id: int) -> None:
+        self.model = model
+        self.forwards: Forwards
+        self._packed: PackedForwards | None = None
+        self._scoring = args.scoring
+        self._chosen: str | None = None  # found out at the first use
+        why_not = None if args.attention == "sdpa" else f"it takes the place of sdpa attention, not of {args.attention}"
+        if base_model(model).config.is_encoder_decoder:
+            seq2seq = Seq2SeqForwards(model, pad_id=pad_id)
+            self.forwards = seq2seq
+            if not is_t5(model):
+                why_not = "of encoder-decoders it knows T5's alone, on one device"
+            elif why_not is None:
+                self._packed = PackedT5(model, pad_id=pad_id, start_id=seq2seq.start_id)
+        else:
+            self.forwards = CausalForwards(model, pad_id=pad_id, from_last_context_token=args.pre_encode_inputs)
+            if not self.forwards.accepts_position_ids:
+                why_not = "the model takes no position_ids"
+            elif why_not is None:
+                self._packed = PackedCausal(model, pad_id=pad_id)
+        self._why_not_packed = why_not
+
+    def forget(self) -> None:
+        """Drops what was kept between calls: the weights have changed, or are about to."""
+        if self._packed is not None:
+            self._packed.forget()
+
+    def share(self, contexts: Sequence[TokenIds], *, adapters: Sequence[bool]) -> Shared:
+        """What the contexts of a call have in common, for `decode` and `root`, by state of the adapters."""
+        if self.way != "packed":
+            return {}
+        assert self._packed is not None
+        shared = {}
+        for active in adapters:
+            with self.adapters(active):
+                shared[active] = self._packed.share(contexts, adapters=active)
+        return shared
+
+    def chunks(
+        self, contexts: Sequence[TokenIds], tries: Sequence[Trie] | None, *, tokens: int | None, rows: int
+    ) -> list[list[int]]:
+        """Indices of contexts that run together.
+
+        Args:
+            tokens: budget of a chunk; None for what suits the device.
+            rows: cap on the contexts of a chunk.
+        """
+        if tokens is None:
+            tokens = _TOKENS_PER_FORWARD.get(self.forwards.device.type, _TOKENS_ON_ACCELERATOR)
+        packed = self._packed if self.way == "packed" else None
+        shared = 0 if packed is None else packed.shared_tokens(contexts)
+        lengths = [len(ids) - shared for ids in contexts]
+        nodes = [len(trie) - 1 for trie in tries] if tries is not None else [0] * len(contexts)
+        return chunks_by_length(lengths, nodes, tokens=tokens - shared, rows=rows, padded=packed is None)
+
+    def decode(
+        self,
+        contexts: Sequence[TokenIds],
+        tries: Sequence[Trie],
+        *,
+        rows: int,
+        shared: Shared | None = None,
+        hidden_states: bool = False,
+    ) -> Nodes:
+        """The node logits of all contexts, and the view of their roots.
+
+        Args:
+            rows: cap on the rows of a forward over candidates; a packed one has one row.
+            hidden_states: put those of the roots into the view.
+        """
+        if self.way == "packed":
+            assert self._packed is not None
+            return self._packed.run(contexts, tries, (shared or {}).get(True), hidden_states=hidden_states)
+        if self.way == "pairs":
+            view = self.forwards.root(contexts, use_cache=False, hidden_states=True).view if hidden_states else None
+            return Nodes(nodes_from_pairs(self.forwards, contexts, tries, rows_per_forward=rows), view)
+        root = self.forwards.root(contexts, use_cache=True, hidden_states=hidden_states)
+        return Nodes(nodes_from_cache(self.forwards, root, tries, rows_per_forward=rows), root.view)
+
+    def root(self, contexts: Sequence[TokenIds], *, adapters: bool, shared: Shared) -> View:
+        """The view of the roots, with hidden states; without adapters no gradient flows into the model."""
+        with self.adapters(adapters):
+            if self.way == "packed":
+                assert self._packed is not None
+                tries = [ROOT] * len(contexts)
+                view = self._packed.run(contexts, tries, shared[adapters], hidden_states=True).view
+                assert view is not None
+                return view
+            return self.forwards.root(contexts, use_cache=False, hidden_states=True).view
+
+    def adapters(self, active: bool) -> AbstractContextManager[Any]:
+        """Within it, the base model runs where `active` is false: peft adapters disabled, no gradient."""
+        if active:
+            return nullcontext()
+        stack = ExitStack()
+        stack.enter_context(torch.no_grad())
+        if hasattr(self.model, "peft_config"):
+            stack.enter_context(self.model.disable_adapter())
+        return stack
+
+    @property
+    def way(self) -> str:
+        """The fastest way that works: packed, cached or pairs; `llm_args.scoring` may rule out the first."""
+        if self._chosen is None:
+            self._chosen = self._choose()
+        return self._chosen
+
+    def _choose(self) -> str:
+        if self._scoring in ("pairs", "reference"):
+            return "pairs"
+        name = type(base_model(self.model)).__name__
+        reason = self._why_not_packed
+        if self._packed is not None and self._scoring == "fast":
+            packed = self._packed
+            reason = defect(self.forwards, lambda c, t: packed.run(c, t, packed.share(c)).logits)
+            packed.forget()
+            if reason is None:
+                return "packed"
+        without_cache = defect(self.forwards, self._decode_from_cache)
+        if without_cache is not None:
+            logger.warning("%s is scored by plain forwards over all pairs (slower): %s", name, without_cache)
+            return "pairs"
+        if self._scoring == "fast":
+            logger.info("%s is scored by continuing its cache; packed scoring is out: %s", name, reason)
+        return "cached"
+
+    def _decode_from_cache(self, contexts: Sequence[TokenIds], tries: Sequence[Trie]) -> torch.Tensor:
+        root = self.forwards.root(contexts, use_cache=True, hidden_states=False)
+        if root.cache is None:
+            raise ValueError("its forward returns no cache")
+        return nodes_from_cache(self.forwards, root, tries, rows_per_forward=8)

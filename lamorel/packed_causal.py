@@ -8,7 +8,8 @@ context. Without gradient they are kept until the weights change; with gradient 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from lamorel.forwards import View, accepts, unpadded
+from lamorel.forwards import View, accepts, base_model, unpadded
 from lamorel.packed import Nodes, PackedForwards
 from lamorel.packing import Group, KeyValue, Layout, Mask, packed_attention
 from lamorel.tokenization import TokenIds
@@ -38,6 +39,8 @@ class PackedCausal(PackedForwards):
     def __init__(self, model: Any, *, pad_id: int, together: bool | None = None) -> None:
         super().__init__(model, pad_id=pad_id, together=together)
         self._accepts_logits_to_keep = accepts(model, "logits_to_keep")
+        self._layers = base_model(model).config.get_text_config().num_hidden_layers
+        self._last_mlp = _last_mlp(model)
         self._kept: dict[tuple[TokenIds, bool, int], SharedHead] = {}
 
     def shared_tokens(self, contexts: Sequence[TokenIds]) -> int:
@@ -101,7 +104,7 @@ class PackedCausal(PackedForwards):
         ids = torch.tensor([row], device=self.device)
         places = torch.tensor(nodes, device=self.device)
         options: dict[str, Any] = {"logits_to_keep": places} if self._accepts_logits_to_keep else {}
-        with packed_attention(self.model, layout):
+        with packed_attention(self.model, layout, layers=self._layers), _only_at(places, self._last_mlp):
             outputs = self.model(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
@@ -113,6 +116,39 @@ class PackedCausal(PackedForwards):
         if not self._accepts_logits_to_keep:
             outputs.logits = outputs.logits[:, places]
         return outputs
+
+
+def _last_mlp(model: Any) -> torch.nn.Module | None:
+    """The feed-forward part of the last layer, where it is known to work on every position by itself."""
+    layers = next((m for m in base_model(model).modules() if isinstance(m, torch.nn.ModuleList)), None)
+    if not layers or getattr(layers[-1], "_compiled_call_impl", None) is not None:
+        return None  # a compiled layer would be compiled again for every new hook
+    mlp = getattr(layers[-1], "mlp", None)
+    known = any(hasattr(mlp, name) for name in ("up_proj", "gate_up_proj", "c_fc", "fc1", "dense_h_to_4h"))
+    return mlp if known and not hasattr(mlp, "experts") else None
+
+
+@contextmanager
+def _only_at(places: torch.Tensor, mlp: torch.nn.Module | None) -> Iterator[None]:
+    """While active, `mlp` works on these places of the row alone and gives 0 at the others.
+
+    After the attention of the last layer no place looks at another, and only these are read.
+    """
+    length = 0
+
+    def pick(_: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        nonlocal length
+        length = args[0].shape[1]
+        return (args[0][:, places.to(args[0].device)],)
+
+    def put_back(_: torch.nn.Module, args: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        return output.new_zeros(1, length, output.shape[-1]).index_copy(1, places.to(output.device), output)
+
+    with ExitStack() as hooks:
+        if mlp is not None:
+            hooks.enter_context(mlp.register_forward_pre_hook(pick))
+            hooks.enter_context(mlp.register_forward_hook(put_back))
+        yield
 
 
 def common_head(contexts: Sequence[TokenIds]) -> TokenIds:

@@ -51,7 +51,7 @@ class PackedT5(PackedForwards):
         sizes = torch.tensor([len(trie) for trie in tries], device=self.device)
         real = torch.arange(layers[-1].shape[1], device=self.device) < sizes[:, None]
         outputs = layers[-1][real]
-        if base.config.scale_decoder_outputs:
+        if _scales_outputs(base.config):
             outputs = outputs * base.model_dim**-0.5
         logits = base.lm_head(outputs)
         start = torch.full((len(contexts), 1), self._start_id, device=self.device)
@@ -81,7 +81,7 @@ class PackedT5(PackedForwards):
             groups.append(Group(start, sizes, Mask(_bias_of(bias, sizes))))
             start += sum(sizes)
         hidden = encoder.embed_tokens(torch.tensor([[i for ids in contexts for i in ids]], device=self.device))
-        with packed_attention(encoder, Layout(groups)):
+        with packed_attention(encoder, Layout(groups), layers=len(encoder.block)):
             for block in encoder.block:
                 hidden = block(hidden, position_bias=bias)[0]  # any bias will do: the layout has its own
         return encoder.final_layer_norm(hidden)[0]
@@ -101,6 +101,11 @@ class PackedT5(PackedForwards):
             hidden = _clamped(_cross_attention(block.layer[1], hidden, memory, seen))
             hidden = _clamped(block.layer[-1](hidden))
         yield decoder.final_layer_norm(hidden)
+
+
+def _scales_outputs(config: Any) -> bool:
+    """Whether the decoder's output is scaled before the language-model head; mT5's config has the older switch."""
+    return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
 
 
 def _bias_of(bias: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
@@ -149,7 +154,7 @@ def _cross_attention(layer: Any, hidden: torch.Tensor, memory: torch.Tensor, see
     if nodes < width and _is_plain(attention.k) and _is_plain(attention.v) and memory.dtype != torch.float16:
         to_key, to_value = (m.weight.view(heads, width, -1) for m in (attention.k, attention.v))
         query = torch.einsum("cnhd,hdm->cnhm", query, to_key).reshape(contexts, nodes * heads, -1)
-        scores = torch.baddbmm(seen, query, memory.transpose(1, 2))
+        scores = torch.baddbmm(seen, query, memory.transpose(1, 2), alpha=attention.scaling)
         looked_at = torch.bmm(scores.softmax(dim=-1, dtype=torch.float32).to(memory.dtype), memory)
         output = torch.einsum("cnhm,hdm->cnhd", looked_at.view(contexts, nodes, heads, -1), to_value)
     else:

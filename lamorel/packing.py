@@ -26,11 +26,11 @@ KeyValue = tuple[torch.Tensor, torch.Tensor]  # (1, H, tokens, d) each
 # What models hand to their attention that changes nothing here. Anything else might change the result.
 _HARMLESS = frozenset(
     ["position_ids", "position_embeddings", "position_bias", "use_cache", "cache_position", "is_causal", "dropout"]
-    + ["output_attentions", "output_hidden_states", "return_dict", "logits_to_keep"]
+    + ["output_attentions", "output_hidden_states", "return_dict", "logits_to_keep", "output_router_logits"]
 )
 
 
-class UnsupportedAttention(NotImplementedError):
+class UnsupportedAttentionError(NotImplementedError):
     """The model asks more of its attention than packed sequences know."""
 
 
@@ -133,7 +133,7 @@ class Layout:
     groups: list[Group]
     head: Sequence[KeyValue] = ()
     seen: list[KeyValue] | None = None
-    _layer: int = field(default=0, init=False)
+    layers: int = field(default=0, init=False)  # that have been through `attend`
 
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float | None, window: int | None
@@ -142,9 +142,9 @@ class Layout:
         if self.seen is not None:
             self.seen.append((key, value))
         if self.head:
-            before = self.head[self._layer]
+            before = self.head[self.layers]
             key, value = (torch.cat([old, new], dim=2) for old, new in zip(before, (key, value), strict=True))
-        self._layer += 1
+        self.layers += 1
         groups = query.shape[1] // key.shape[1]
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
         outputs = [group.attend(query, key, value, scaling=scaling, window=window) for group in self.groups]
@@ -167,7 +167,7 @@ def _attend(
     """An attention function of transformers' `AttentionInterface`, for the layout that is active."""
     unknown = [name for name, value in others.items() if value is not None and name not in _HARMLESS]
     if unknown or attention_mask is not None or not _active:
-        raise UnsupportedAttention(f"{type(module).__name__} gives its attention {', '.join(unknown) or 'a mask'}")
+        raise UnsupportedAttentionError(f"{type(module).__name__} gives its attention {', '.join(unknown) or 'a mask'}")
     return _active[-1].attend(query, key, value, scaling=scaling, window=sliding_window), None
 
 
@@ -175,10 +175,15 @@ AttentionInterface.register(NAME, torch.compiler.disable(_attend))
 
 
 @contextmanager
-def packed_attention(model: torch.nn.Module, layout: Layout) -> Iterator[None]:
-    """While active, the attention of `model` follows `layout`, and transformers makes no masks for it."""
+def packed_attention(model: torch.nn.Module, layout: Layout, *, layers: int) -> Iterator[None]:
+    """While active, the attention of `model` follows `layout`, and transformers makes no masks for it.
+
+    Raises:
+        UnsupportedAttentionError: not all of its `layers` layers went through the layout.
+    """
     configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}.values()
     before = [config._attn_implementation for config in configs]
+    layout.layers = 0
     _active.append(layout)
     try:
         for config in configs:
@@ -188,3 +193,5 @@ def packed_attention(model: torch.nn.Module, layout: Layout) -> Iterator[None]:
         _active.pop()
         for config, implementation in zip(configs, before, strict=True):
             config._attn_implementation = implementation
+    if layout.layers != layers:
+        raise UnsupportedAttentionError(f"{layout.layers} of its {layers} layers leave their attention to transformers")

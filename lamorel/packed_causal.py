@@ -7,10 +7,9 @@ Tokens that all contexts begin with, the shared head, run once: their keys and v
 context. Without gradient they are kept until the weights change; with gradient they are part of the graph.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +40,7 @@ class PackedCausal(PackedForwards):
         self._accepts_logits_to_keep = accepts(model, "logits_to_keep")
         self._layers = base_model(model).config.get_text_config().num_hidden_layers
         self._last_mlp = _last_mlp(model)
-        self._kept: dict[tuple[TokenIds, bool, int], SharedHead] = {}
+        self._kept: dict[bool, tuple[int, SharedHead]] = {}  # by state of the adapters, with the weights' version
 
     def shared_tokens(self, contexts: Sequence[TokenIds]) -> int:
         return len(common_head(contexts))
@@ -51,10 +50,12 @@ class PackedCausal(PackedForwards):
         if not ids or torch.is_grad_enabled():
             return SharedHead(ids)
         # An in-place change of a weight raises its version.
-        key = (ids, adapters, sum(parameter._version for parameter in self.model.parameters()))
-        if key not in self._kept:
-            self._kept = {key: self._run_head(ids)}
-        return self._kept[key]
+        version = sum(parameter._version for parameter in self.model.parameters())
+        of_version, head = self._kept.get(adapters, (-1, SharedHead()))
+        if of_version != version or head.ids != ids:
+            head = self._run_head(ids)
+            self._kept[adapters] = (version, head)
+        return head
 
     def forget(self) -> None:
         self._kept = {}
@@ -158,8 +159,10 @@ def common_head(contexts: Sequence[TokenIds]) -> TokenIds:
     """
     if len(contexts) < 2:
         return ()
-    head = tuple(os.path.commonprefix(list(contexts)))[: min(map(len, contexts)) - 1]
-    return head if len(head) >= _SHORTEST_HEAD else ()
+    first, last = min(contexts), max(contexts)  # what these two begin with, all between them do
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    shared = min(shared, min(map(len, contexts)) - 1)
+    return first[:shared] if shared >= _SHORTEST_HEAD else ()
 
 
 def tree_mask(

@@ -51,7 +51,7 @@ class PackedT5(PackedForwards):
         sizes = torch.tensor([len(trie) for trie in tries], device=self.device)
         real = torch.arange(layers[-1].shape[1], device=self.device) < sizes[:, None]
         outputs = layers[-1][real]
-        if _scales_outputs(base.config):
+        if getattr(base.config, "scale_decoder_outputs", False):  # mT5 has no such switch
             outputs = outputs * base.model_dim**-0.5
         logits = base.lm_head(outputs)
         start = torch.full((len(contexts), 1), self._start_id, device=self.device)
@@ -101,11 +101,6 @@ class PackedT5(PackedForwards):
             hidden = _clamped(_cross_attention(block.layer[1], hidden, memory, seen))
             hidden = _clamped(block.layer[-1](hidden))
         yield decoder.final_layer_norm(hidden)
-
-
-def _scales_outputs(config: Any) -> bool:
-    """Whether the decoder's output is scaled before the language-model head; mT5's config has the older switch."""
-    return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
 
 
 def _bias_of(bias: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:

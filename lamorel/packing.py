@@ -25,8 +25,11 @@ KeyValue = tuple[torch.Tensor, torch.Tensor]  # (1, H, tokens, d) each
 
 # What models hand to their attention that changes nothing here. Anything else might change the result.
 _HARMLESS = frozenset(
-    ["position_ids", "position_embeddings", "position_bias", "use_cache", "cache_position", "is_causal", "dropout"]
-    + ["output_attentions", "output_hidden_states", "return_dict", "logits_to_keep", "output_router_logits"]
+    {
+        *("position_ids", "position_embeddings", "position_bias", "use_cache", "cache_position", "is_causal"),
+        *("dropout", "return_dict", "output_attentions", "output_hidden_states", "output_router_logits"),
+        "logits_to_keep",
+    }
 )
 
 
@@ -66,14 +69,15 @@ class Group:
         self.head = head
         self._own = slice(start, start + sum(lengths))
         self._windowed: dict[int | None, torch.Tensor] = {}
-        self._index: torch.Tensor | None = None
+        self._rectangle: torch.Tensor | None = None  # (G, L) places in the row
         if len(lengths) > 1:
-            device = mask.bias.device
-            sizes = torch.tensor(lengths, device=device)[:, None]
-            steps = torch.arange(int(max(lengths)), device=device)
-            self._valid = steps < sizes
+            sizes = torch.tensor(lengths)[:, None]
+            steps = torch.arange(max(lengths))
+            real = steps < sizes
             # Padding repeats the group's first token: its results are thrown away, and nobody sees it.
-            self._index = torch.where(self._valid, start + sizes.cumsum(0) - sizes + steps, start)
+            places = torch.where(real, start + sizes.cumsum(0) - sizes + steps, start)
+            self._rectangle = places.to(mask.bias.device)
+            self._real = real.flatten().nonzero()[:, 0].to(mask.bias.device)  # its cells that are no padding
 
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float | None, window: int | None
@@ -92,13 +96,15 @@ class Group:
         outputs = scaled_dot_product_attention(
             self._pick(query, 0), keys, values, attn_mask=bias, scale=scaling
         ).transpose(1, 2)
-        return outputs if self._index is None else outputs[self._valid.to(outputs.device)][None]
+        if self._rectangle is None:
+            return outputs
+        return outputs.flatten(0, 1).index_select(0, self._real.to(outputs.device))[None]
 
     def _pick(self, x: torch.Tensor, offset: int) -> torch.Tensor:
         """The group's tokens of x (1, H, tokens, d), as (G, H, L, d)."""
-        if self._index is None:
+        if self._rectangle is None:
             return x[:, :, self._own.start + offset : self._own.stop + offset]
-        return x[0].transpose(0, 1)[self._index.to(x.device) + offset].transpose(1, 2)
+        return x[0].transpose(0, 1)[self._rectangle.to(x.device) + offset].transpose(1, 2)
 
     def _with_head(self, x: torch.Tensor, offset: int) -> torch.Tensor:
         own = self._pick(x, offset)
@@ -111,7 +117,7 @@ class Group:
         """Position ids (tokens of the group,), where the mask has them."""
         assert self.mask.positions is not None
         own = self.mask.positions[:, self.head :]
-        return own[0] if self._index is None else own[self._valid]
+        return own[0] if self._rectangle is None else own.flatten()[self._real]
 
     def _bias(self, window: int | None, device: torch.device) -> torch.Tensor:
         if window not in self._windowed:

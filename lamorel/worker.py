@@ -120,7 +120,10 @@ class Worker:
         if len(contexts) == 0:
             return []
         ids = list(range(len(contexts)) if batch_ids is None else batch_ids)
-        result = self._updater.perform_update(list(contexts), list(candidates), _current_batch_ids=ids, **kwargs)
+        try:
+            result = self._updater.perform_update(list(contexts), list(candidates), _current_batch_ids=ids, **kwargs)
+        finally:
+            self._llm.module.weights_changed()
         if self._updater._pending_optimizer_state is not None:
             raise RuntimeError(
                 f"{type(self._updater).__name__} was updated without the optimizer state of the loaded checkpoint: "
@@ -135,6 +138,7 @@ class Worker:
     def load(self, folder: str | Path) -> None:
         """Restores what `save` wrote, in place."""
         checkpoint.load(Path(folder), self._llm.module, self._updater)
+        self._llm.module.weights_changed()
 
     def close(self) -> None:
         """Lets go of the model, so that another one fits into memory."""

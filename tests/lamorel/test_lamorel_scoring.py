@@ -96,17 +96,24 @@ def test_fallback_for_a_model_without_a_usable_cache(
     assert "keeps no keys and values" in said[0]
 
 
-def test_no_forward_has_more_rows_than_the_minibatch_size(tiny_pair: Any) -> None:
+@pytest.mark.parametrize("scoring", ["fast", "cached"])
+def test_no_forward_has_more_rows_than_the_minibatch_size(
+    tiny_pair: Any, scoring: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
-    with tiny_pair.caller(minibatch_size=3) as caller:
+    with tiny_pair.caller(minibatch_size=3, scoring=scoring) as caller:
         llm = caller._worker._llm.module
+        assert llm.ways.way == ("packed" if scoring == "fast" else "cached")
 
         def record(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
             ids = kwargs.get("decoder_input_ids")
             seen.append(len(kwargs["input_ids"] if ids is None else ids))
 
-        caller.score(CONTEXTS, CANDIDATES)
-        llm._LLM_model.register_forward_pre_hook(record, with_kwargs=True)
+        if scoring == "fast":  # a packed forward has one row of several contexts
+            run = llm.ways._packed.run
+            monkeypatch.setattr(llm.ways._packed, "run", lambda c, *a, **k: (seen.append(len(c)), run(c, *a, **k))[1])
+        else:
+            llm._LLM_model.register_forward_pre_hook(record, with_kwargs=True)
         caller.score(CONTEXTS, CANDIDATES)
     assert max(seen) == 3
 

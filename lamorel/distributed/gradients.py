@@ -75,6 +75,7 @@ class SharedModule(LocalModule):
             raise
         finally:
             self._updating = False
+            self.module.weights_changed()
 
     @contextmanager
     def one_exchange(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -33,6 +33,11 @@ from experiments.evaluation import evaluate, write_results
 from experiments.experiment_paths import ExperimentPaths, test_file_stem
 from experiments.hydra_script import hydra_script
 from experiments.trajectories import export_trajectories
+from lamorel import is_llm_process
+
+if TYPE_CHECKING:
+    from experiments.agents.ppo.llm_policy import LLMPolicy
+    from lamorel import Caller
 
 logger = logging.getLogger("glam")
 
@@ -61,6 +66,9 @@ TEST_SETTINGS = (
 
 def run_tests(config: Config) -> None:
     """Run every test of `rl_script_args.tests`, or export trajectories, and write the files under logs/ID/test/ENV."""
+    if is_llm_process(config.lamorel):
+        serve(config)
+        return
     validate(config)
     paths = ExperimentPaths.of(config)
     paths.make_writable(models=False)
@@ -88,6 +96,12 @@ def run_tests(config: Config) -> None:
         returned = float(np.mean([episode.episode_return for episode in episodes]))
         logger.info("%s: success %.3f, mean return %.3f over %d episodes", test, successes, returned, len(episodes))
     agent.close()
+
+
+def serve(config: Config) -> None:
+    """The part of an LLM process of a launched run: it answers the RL process until that has closed."""
+    if not (config.rl.bot or config.rl.random_agent):  # these need no LLM
+        make_test_caller(config)
 
 
 def validate(config: Config) -> None:
@@ -150,16 +164,22 @@ def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int |
         # the experiment id does not name these, and another policy would be tested under the trained one's name
         check_same_settings(read_trainer(checkpoint)["config"], config.resolved, POLICY_SETTINGS, checkpoint)
     from experiments.agents.ppo.llm_test_agent import LLMTestAgent
+
+    policy, caller = make_test_caller(config)
+    if checkpoint is not None:
+        caller.load(str(checkpoint))
+        logger.info("testing the checkpoint %s", checkpoint)
+    return LLMTestAgent(caller, policy), None if checkpoint is None else read_trainer(checkpoint)["update"]
+
+
+def make_test_caller(config: Config) -> tuple[LLMPolicy, Caller]:
+    """The policy, and the LLM with its heads; never returns in an LLM process of a launched run."""
     from experiments.llm_side import make_caller, make_policy
     from experiments.seeding import seed_everything
 
     seed_everything(config.rl)
     policy = make_policy(config.rl)
-    caller = make_caller(with_cloned_model(config), policy)
-    if checkpoint is not None:
-        caller.load(str(checkpoint))
-        logger.info("testing the checkpoint %s", checkpoint)
-    return LLMTestAgent(caller, policy), None if checkpoint is None else read_trainer(checkpoint)["update"]
+    return policy, make_caller(with_cloned_model(config), policy)
 
 
 def with_cloned_model(config: Config) -> Config:

@@ -7,6 +7,10 @@ Flan-T5 on one GPU:
         rl_script_args.name_environment=BabyAI-GoToLocal-v0 rl_script_args.number_envs=32 \\
         rl_script_args.num_steps=400000 \\
         rl_script_args.saving_path_logs=storage/logs rl_script_args.saving_path_model=storage/models
+One RL process and two LLM processes, on one machine or several (lamorel_launcher/README.md):
+    python -m lamorel_launcher.launch --config-path configs --config-name base \\
+        rl_script_args.path=experiments/train_language_agent.py experiment=demo \\
+        lamorel_args.distributed_setup_args.n_llm_processes=2
 The same command again resumes after any interruption.
 """
 
@@ -21,12 +25,16 @@ from experiments.environments import check_environment
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
 from experiments.hydra_script import hydra_script
+from lamorel import is_llm_process
 
 logger = logging.getLogger("glam")
 
 
 def train(config: Config) -> None:
     """The training loop: collect, advantages and update, record, checkpoint; resumes where a checkpoint stands."""
+    if is_llm_process(config.lamorel):
+        serve(config)
+        return
     validate(config)
     paths = ExperimentPaths.of(config)
     paths.make_writable()
@@ -42,6 +50,13 @@ def train(config: Config) -> None:
             run.record(rollout, stats, seconds=time.perf_counter() - start)
             run.checkpoint_if_due()
     logger.info("done: %s", paths.logs)
+
+
+def serve(config: Config) -> None:
+    """The part of an LLM process of a launched run: it answers the RL process until that has closed."""
+    from experiments.training_run import make_training_caller
+
+    make_training_caller(config)
 
 
 def validate(config: Config) -> None:

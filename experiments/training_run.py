@@ -11,6 +11,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from experiments.agents.ppo.base_ppo_agent import PPOConfig
+from experiments.agents.ppo.llm_policy import LLMPolicy
 from experiments.agents.ppo.llm_ppo_agent import LLMPPOAgent
 from experiments.agents.ppo.ppo_updater import PPOUpdateConfig, PPOUpdater
 from experiments.agents.ppo.rollout import Rollout
@@ -23,6 +24,7 @@ from experiments.probe_prompts import probe_states
 from experiments.prompters import make_prompters
 from experiments.run_log import Progress, RunLog, log_row
 from experiments.seeding import get_random_states, seed_everything, set_random_states
+from lamorel import Caller
 
 logger = logging.getLogger("glam")
 
@@ -55,6 +57,13 @@ def ppo_update_config(rl: RLScriptArgs) -> PPOUpdateConfig:
     )
 
 
+def make_training_caller(config: Config) -> tuple[LLMPolicy, Caller]:
+    """The policy, and the LLM with its heads and its optimizer; never returns in an LLM process of a launched run."""
+    seed_everything(config.rl)
+    policy = make_policy(config.rl)
+    return policy, make_caller(config, policy, PPOUpdater(ppo_update_config(config.rl), policy))
+
+
 class TrainingRun:
     """Builds the agent, resumes it, records every update and writes checkpoints.
 
@@ -73,9 +82,8 @@ class TrainingRun:
             self.checkpoint = self.store.recover()
             if self.checkpoint is not None:  # refuse before the model is loaded
                 check_same_config(read_trainer(self.checkpoint)["config"], config.resolved, self.checkpoint)
-            seed_everything(rl)
-            policy = make_policy(rl)
-            self.caller = opened.enter_context(make_caller(config, policy, PPOUpdater(ppo_update_config(rl), policy)))
+            policy, caller = make_training_caller(config)
+            self.caller = opened.enter_context(caller)
             envs = opened.enter_context(closing(make_envs(rl, seeds=training_seeds(rl))))
             self.agent = LLMPPOAgent(envs, make_prompters(rl), self.caller, policy, ppo_config(rl), seed=rl.seed)
             # prompts that an environment writes itself have no fixed action list to follow

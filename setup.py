@@ -40,7 +40,7 @@ setup(
     extras_require={
         "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.13"],
         "gym": ["gym==0.26.2"],  # registers the levels in the old `gym` as well
-        "quantization": ["bitsandbytes>=0.43"],  # lamorel_args.llm_args.load_in_4bit
+        "quantization": ["bitsandbytes>=0.43"],  # lamorel_args.llm_args.load_in_4bit, load_in_8bit
         "tracking": ["wandb>=0.17"],  # rl_script_args.wandb
     },
 )

@@ -115,9 +115,14 @@ class Caller:
         """Runs the updater; a list with what `perform_update` returned in each LLM process."""
         return self._open.update(contexts, candidates, kwargs)
 
-    def save(self, folder: str | Path) -> None:
-        """Writes model, tokenizer, heads and optimizer into `folder`; see `lamorel.checkpoint`."""
-        self._open.save(folder)
+    def save(self, folder: str | Path, merge_adapters: bool = False) -> None:
+        """Writes model, tokenizer, heads and optimizer into `folder`; see `lamorel.checkpoint`.
+
+        Args:
+            merge_adapters: write plain model weights with the adapters merged in, which load without peft, and no
+                optimizer. The live model stays as it is.
+        """
+        self._open.save(folder, merge_adapters)
 
     def load(self, folder: str | Path) -> None:
         """Restores what `save` wrote into the live model, in place; see `lamorel.checkpoint`."""

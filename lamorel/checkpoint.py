@@ -5,17 +5,22 @@
              heads.safetensors                                  parameters and buffers of the module functions
              optimizer.pt                                       state of the updater's optimizer, or of the updater
 
-Loading checks names and shapes of everything first and then copies into the tensors that are there: optimizers keep
-their references, and memory keeps torch's alignment, so that a resumed run repeats the original one bit for bit.
+With `merge_adapters` the model is written whole, adapters added to its weights, and without optimizer, whose state is
+that of the adapters: a folder to use, not to resume from.
+
+Loading reads everything and checks names and shapes first, and then copies into the tensors that are there: optimizers
+keep their references, and memory keeps torch's alignment, so that a resumed run repeats the original one bit for bit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from lamorel.adapters import has_adapter, merged
 from lamorel.config import LLM_KEY
 from lamorel.llm import LLMModule
 from lamorel.loading import quiet
@@ -26,19 +31,34 @@ OPTIMIZER_FILE = "optimizer.pt"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint does not fit the live model; nothing was changed."""
+    """A checkpoint cannot be written, cannot be read, or does not fit the live model; nothing was changed."""
 
 
-def save(folder: Path, llm: LLMModule, updater: BaseUpdater | None) -> None:
-    """Writes the files; synchronising them to disk is the caller's part."""
+def save(folder: Path, llm: LLMModule, updater: BaseUpdater | None, *, merge_adapters: bool = False) -> None:
+    """Writes the files; synchronising them to disk is the caller's part.
+
+    Args:
+        merge_adapters: write a whole model with its adapters merged in; the live model is only read.
+
+    Raises:
+        CheckpointError: the model cannot be written so; the message says what to do.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    _check_adapter_is_all(llm)
+    model, state = llm._LLM_model, None
+    if merge_adapters:
+        try:
+            model = merged(model)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+    else:
+        _check_adapter_is_all(llm)
+        state = updater_state(updater)
+    _check_other_kind(folder, adapter=has_adapter(model))
     with quiet():
-        llm._LLM_model.save_pretrained(folder)
+        model.save_pretrained(folder)
         llm.encoder.tokenizer.save_pretrained(folder)
     heads = {name: tensor.detach().cpu().clone() for name, tensor in llm._module_functions.state_dict().items()}
     save_file(heads, folder / HEADS_FILE)
-    state = updater_state(updater)
     if state is not None:
         torch.save(state, folder / OPTIMIZER_FILE)
     else:
@@ -49,31 +69,53 @@ def load(folder: Path, llm: LLMModule, updater: BaseUpdater | None) -> None:
     """Restores the files into the live model, heads and updater.
 
     Raises:
-        CheckpointError: the folder is not a checkpoint, or a name or shape differs; the live model is untouched.
+        CheckpointError: the folder is not a checkpoint, a file of it is damaged, or a name or shape differs; the live
+            model is untouched.
     """
     if not (folder / HEADS_FILE).is_file():
         raise CheckpointError(f"{folder} is not a checkpoint of Lamorel: it has no {HEADS_FILE}")
-    live_model, saved_model = _model_tensors(folder, llm._LLM_model)
-    live_heads, saved_heads = llm._module_functions.state_dict(), load_file(folder / HEADS_FILE)
-    _check_fit(folder, live_model, saved_model)
+    with _reading(folder, HEADS_FILE):
+        live_heads, saved_heads = llm._module_functions.state_dict(), load_file(folder / HEADS_FILE)
     _check_fit(folder, live_heads, saved_heads)
-    state = _saved_updater_state(folder, updater)
+    with _reading(folder, "the model"):
+        live_model, saved_model = _model_tensors(folder, llm._LLM_model)
+    _check_fit(folder, live_model, saved_model)
+    with _reading(folder, OPTIMIZER_FILE):
+        state = _saved_updater_state(folder, updater)
+    if state is not None:
+        assert updater is not None
+        restore_updater(updater, state)  # first: user code may refuse its state
     with torch.no_grad():
         for live, saved in ((live_model, saved_model), (live_heads, saved_heads)):
             for name, tensor in live.items():
                 tensor.copy_(saved[name])
-    if state is not None:
-        assert updater is not None
-        restore_updater(updater, state)
 
 
-def _has_adapter(model: Any) -> bool:
-    return hasattr(model, "peft_config")
+@contextmanager
+def _reading(folder: Path, part: str) -> Iterator[None]:
+    """Whatever a damaged file ends in, inside the libraries that read it, is said in one line."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # safetensors, zip, pickle, JSON, shapes: there is no common type
+        reason = (str(error).splitlines() or [""])[0][:240] or type(error).__name__
+        raise CheckpointError(
+            f"{folder}: {part} cannot be read, it is damaged or incomplete: load another checkpoint ({reason})"
+        ) from error
+
+
+def _check_other_kind(folder: Path, *, adapter: bool) -> None:
+    """A whole model and an adapter in one folder would be loaded one on top of the other."""
+    if adapter and (folder / "config.json").exists():
+        raise CheckpointError(f"{folder} holds a whole model: save the adapter into another folder")
+    if not adapter and (folder / "adapter_config.json").exists():
+        raise CheckpointError(f"{folder} holds an adapter: save the whole model into another folder")
 
 
 def _check_adapter_is_all(llm: LLMModule) -> None:
     """With an adapter only the adapter is written, so nothing else of the model may be trained."""
-    if not _has_adapter(llm._LLM_model):
+    if not has_adapter(llm._LLM_model):
         return
     from peft import get_peft_model_state_dict
 
@@ -88,7 +130,7 @@ def _check_adapter_is_all(llm: LLMModule) -> None:
 
 def _model_tensors(folder: Path, model: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Live and saved tensors of the model, or of its adapter, by the same names."""
-    if _has_adapter(model):
+    if has_adapter(model):
         from peft import get_peft_model_state_dict
         from peft.utils import load_peft_weights
 
@@ -103,7 +145,10 @@ def _model_tensors(folder: Path, model: Any) -> tuple[dict[str, torch.Tensor], d
         )
     # Through from_pretrained, which knows about shards, tied weights and renamed tensors.
     with quiet():
-        saved = type(model).from_pretrained(folder, dtype=model.dtype)
+        saved, report = type(model).from_pretrained(folder, dtype=model.dtype, output_loading_info=True)
+    # What is missing would be made up, not read.
+    for name in sorted(report["missing_keys"]):
+        raise CheckpointError(f"{folder} has no tensor {name}, which its config.json asks for")
     return model.state_dict(), saved.state_dict()
 
 

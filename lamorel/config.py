@@ -61,6 +61,8 @@ class LoraArgs:
     alpha: int = _at_least(1, 16)
     dropout: float = _between(0, 1, 0.0)  # never active here: models run in eval mode; it is written to the adapter
     target_modules: str | tuple[str, ...] | None = None  # None: peft's choice for this architecture
+    # Adapters in fp32 over bf16, fp16 or quantised weights: in bf16 an Adam step of 1e-5 is lost to rounding.
+    fp32: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,11 @@ class LLMArgs:
     minibatch_size: int = _at_least(1, 16)  # rows (context, or context with candidate) of any one forward
     pre_encode_inputs: bool = True  # what module functions see of a decoder-only model: from the last context token on
     load_in_4bit: bool = False
+    load_in_8bit: bool = False
     seed: int = _at_least(0, 0)  # heads, and random weights
     dtype: str = _one_of("fp32", "fp32", "bf16", "fp16")
     attention: str = _one_of("sdpa", "sdpa", "eager", "flash_attention_2", "flex_attention")
+    compile: bool = False  # torch.compile of the model's layers: minutes at the start, then faster
     lora: LoraArgs | None = None
     gradient_checkpointing: bool = False  # recompute each forward in the backward pass: less memory, a third more time
     add_bos: bool = False  # the tokenizer's beginning-of-sequence token, where it has one, before each context
@@ -115,6 +119,8 @@ def parse_config(config: Any) -> LamorelConfig:
     parsed = _build(LamorelConfig, _to_plain(config), "lamorel_args")
     if parsed.distributed_setup_args.n_llm_processes > 0:
         _check_model_path(parsed.llm_args.model_path)
+    if parsed.llm_args.load_in_4bit and parsed.llm_args.load_in_8bit:
+        raise LamorelConfigError(f"{LLM_KEY}.load_in_4bit and {LLM_KEY}.load_in_8bit are both true: choose one")
     return parsed
 
 

@@ -6,7 +6,6 @@ What cannot be loaded is a `LamorelConfigError` of one line, which names the key
 import json
 import os
 import pickle
-import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -19,11 +18,13 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers.utils import find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
-from lamorel.config import LLM_KEY, LamorelConfigError, LLMArgs, LoraArgs
+from lamorel.adapters import add_lora, base_of_adapter, load_adapter
+from lamorel.compiling import check_compiler, compile_layers
+from lamorel.config import LLM_KEY, LamorelConfigError, LLMArgs
 from lamorel.placement import free_memory, place
+from lamorel.quantization import quantization_config, quantization_key
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HUB_TIMEOUT_S = 5
@@ -54,11 +55,15 @@ def read_config(args: LLMArgs) -> Any:
     location = model_location(args.model_path)
     remedy = "give the folder or hub id of a model that this version of transformers knows"
     with quiet(), _reading(args.model_path, "config.json", remedy):
-        if not (Path(location) / "config.json").is_file():
-            adapter = find_adapter_config_file(location)
-            if adapter is not None:
-                location = model_location(json.loads(Path(adapter).read_text())["base_model_name_or_path"])
-        config = transformers.AutoConfig.from_pretrained(location, trust_remote_code=args.trust_remote_code)
+        base = base_of_adapter(location)
+        config = transformers.AutoConfig.from_pretrained(
+            location if base is None else model_location(base), trust_remote_code=args.trust_remote_code
+        )
+    if base is not None and args.lora is not None:
+        raise LamorelConfigError(
+            f"{LLM_KEY}.lora asks for new adapters, but {args.model_path} is an adapter, which is trained further: "
+            f"leave lora out, or give the model that the adapter was made for ({base})"
+        )
     found = "seq2seq" if config.is_encoder_decoder else "causal"
     if args.model_type != found:
         raise LamorelConfigError(
@@ -79,19 +84,29 @@ def load_tokenizer(args: LLMArgs) -> Any:
 
 
 def load_model(args: LLMArgs, config: Any, device: torch.device) -> Any:
-    """The model in eval mode on `device` (or spread from there on), with its LoRA adapter where one is asked for.
+    """The model in eval mode on `device` (or spread from there on), with its adapter, compiled: all as asked for.
 
     Args:
         config: what `read_config` gives.
     """
     assert args.model_path is not None
+    if args.compile:
+        check_compiler(device)
+    adapter = model_location(args.model_path)
+    base = base_of_adapter(adapter) if args.pretrained else None
     with quiet(), seeded(args.seed, "model"):
         with _reading(args.model_path, "weights", "copy or download the model again"), _building(args, config):
-            model = _from_pretrained(args, device) if args.pretrained else _from_config(args, config)
-        if not args.load_in_4bit:
+            location = adapter if base is None else model_location(base)
+            model = _from_pretrained(args, location, device) if args.pretrained else _from_config(args, config)
+        if quantization_key(args) is None:
             model = place(model, args, device)
         if args.lora is not None:
-            model = _add_lora(model, args.lora, args.model_type)
+            model = add_lora(model, args.lora, args.model_type)
+        if base is not None:
+            with _reading(args.model_path, "weights", "copy or download the adapter again"):
+                model = load_adapter(model, adapter)
+    if args.compile:
+        compile_layers(model)
     return model.eval()
 
 
@@ -191,19 +206,16 @@ def _reason(error: Exception) -> str:
     return textwrap.shorten((str(error).splitlines() or [""])[0], 240) or type(error).__name__
 
 
-def _from_pretrained(args: LLMArgs, device: torch.device) -> Any:
+def _from_pretrained(args: LLMArgs, location: str, device: torch.device) -> Any:
     options: dict[str, Any] = {}
-    if args.load_in_4bit:
-        options["quantization_config"] = transformers.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_compute_dtype=DTYPES[args.dtype]
-        )
+    if quantization_key(args) is not None:
+        options["quantization_config"] = quantization_config(args, DTYPES[args.dtype])
         spread = args.parallelism.model_parallelism_size
         options["device_map"] = {"": device} if spread == 1 else "auto"
         if spread > 1:
             options["max_memory"] = free_memory(spread)
-    assert args.model_path is not None
     return _AUTO_CLASSES[args.model_type].from_pretrained(
-        model_location(args.model_path),
+        location,
         dtype=DTYPES[args.dtype],
         attn_implementation=args.attention,
         trust_remote_code=args.trust_remote_code,
@@ -212,36 +224,9 @@ def _from_pretrained(args: LLMArgs, device: torch.device) -> Any:
 
 
 def _from_config(args: LLMArgs, config: Any) -> Any:
-    if args.load_in_4bit:
-        raise LamorelConfigError(f"{LLM_KEY}.load_in_4bit needs pretrained weights: set {LLM_KEY}.pretrained to true")
     return _AUTO_CLASSES[args.model_type].from_config(
         config,
         dtype=DTYPES[args.dtype],
         attn_implementation=args.attention,
         trust_remote_code=args.trust_remote_code,
     )
-
-
-def _add_lora(model: Any, lora: LoraArgs, model_type: str) -> Any:
-    from peft import LoraConfig, TaskType, get_peft_model
-
-    targets = list(lora.target_modules) if isinstance(lora.target_modules, tuple) else lora.target_modules
-    config = LoraConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM if model_type == "seq2seq" else TaskType.CAUSAL_LM,
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-    )
-    try:
-        return get_peft_model(model, config)
-    except (ValueError, re.error) as error:
-        linear = (torch.nn.Linear, transformers.pytorch_utils.Conv1D)
-        names = sorted(
-            {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, linear)}
-        )
-        given = f"[{', '.join(targets)}]" if isinstance(targets, list) else targets or "null"
-        raise LamorelConfigError(
-            f"{LLM_KEY}.lora.target_modules {given} does not fit {type(model).__name__}: choose among "
-            f"{', '.join(names)} ({_reason(error)})"
-        ) from error

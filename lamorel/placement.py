@@ -1,26 +1,25 @@
 """Where a model runs: the device that the configuration asks for, and the way there."""
 
-import importlib.util
 from typing import Any
 
 import torch
 
 from lamorel.config import LLM_KEY, LamorelConfigError, LLMArgs
+from lamorel.quantization import check_quantization
 
 
 def check_device(args: LLMArgs) -> torch.device:
-    """The device of the model, after checking that this machine can do what `parallelism` and `load_in_4bit` ask.
+    """The device of the model, after checking that this machine can do what `parallelism` and the quantisation ask.
 
     Raises:
         LamorelConfigError: no such GPU, or a package is missing; the message says what to change.
     """
     wanted = args.parallelism.model_parallelism_size
-    if args.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
-        raise LamorelConfigError(f"{LLM_KEY}.load_in_4bit needs the package bitsandbytes: pip install bitsandbytes")
+    check_quantization(args)
     if not args.parallelism.use_gpu:
-        for key, asked in (("load_in_4bit", args.load_in_4bit), ("parallelism.model_parallelism_size", wanted > 1)):
-            if asked:
-                raise LamorelConfigError(f"{LLM_KEY}.{key} needs a GPU: set {LLM_KEY}.parallelism.use_gpu to true")
+        if wanted > 1:
+            key = f"{LLM_KEY}.parallelism"
+            raise LamorelConfigError(f"{key}.model_parallelism_size needs a GPU: set {key}.use_gpu to true")
         return torch.device("cpu")
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found == 0:

@@ -131,9 +131,9 @@ class Worker:
             )
         return [result]
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, merge_adapters: bool = False) -> None:
         """Writes the LLM side of a checkpoint into `folder`, made if need be."""
-        checkpoint.save(Path(folder), self._llm.module, self._updater)
+        checkpoint.save(Path(folder), self._llm.module, self._updater, merge_adapters=merge_adapters)
 
     def load(self, folder: str | Path) -> None:
         """Restores what `save` wrote, in place."""

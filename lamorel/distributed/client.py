@@ -80,9 +80,9 @@ class Client:
                 self._break(_after_failed_update(error))
             raise
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, merge_adapters: bool = False) -> None:
         """As `Worker.save`, by LLM process 0; together with the other RL processes."""
-        arguments = {"folder": str(Path(folder).absolute())}
+        arguments = {"folder": str(Path(folder).absolute()), "merge_adapters": merge_adapters}
         self._together.do("save", lambda: self._call("save", {self._servers[0]: arguments}))
 
     def load(self, folder: str | Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from test_lamorel_updates import Value, losses
 
 from lamorel import BaseUpdater
@@ -188,3 +189,56 @@ def test_trained_weights_beside_an_adapter_are_not_silently_dropped(t5: Any, tmp
         caller._worker._llm.module._LLM_model.get_input_embeddings().weight.requires_grad_(True)
         with pytest.raises(CheckpointError, match=r"shared.* is trained but is no part of the adapter"):
             caller.save(tmp_path)
+
+
+DAMAGE = ["heads.safetensors", "model.safetensors", "optimizer.pt", "config.json"]
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+@pytest.mark.parametrize("damage", ["empty", "cut", "noise"])
+def test_a_damaged_checkpoint_leaves_everything_as_it_was(t5: Any, tmp_path: Path, name: str, damage: str) -> None:
+    with t5.caller(updater=Learner(), functions={"value": Value()}) as caller:
+        caller.update(CONTEXTS, CANDIDATES)
+        caller.save(tmp_path)
+    path = tmp_path / name
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "noise": b"\xff\x00noise" * 100}[damage])
+    assert_not_loaded(t5, tmp_path, r"cannot be read, it is damaged or incomplete: load another checkpoint \(.")
+
+
+def test_a_missing_tensor_is_not_made_up(t5: Any, tmp_path: Path) -> None:
+    with t5.caller(updater=Learner(), functions={"value": Value()}) as caller:
+        caller.save(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in tensors if "SelfAttention.q" in name)
+    del tensors[name]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert_not_loaded(t5, tmp_path, f"has no tensor {name}")
+
+
+def test_a_state_that_the_updater_refuses_leaves_the_model_as_it_was(t5: Any, tmp_path: Path) -> None:
+    class Refuses(OwnState):
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            raise ValueError("not mine")
+
+    with t5.caller(updater=Refuses(), functions={"value": Value()}) as caller:
+        caller.update(CONTEXTS, CANDIDATES)
+        caller.save(tmp_path)
+        caller.update(CONTEXTS, CANDIDATES)
+        before = weights(caller)
+        with pytest.raises(ValueError, match="not mine"):
+            caller.load(tmp_path)
+        assert_equal(weights(caller), before)
+
+
+def assert_not_loaded(tiny: Any, folder: Path, message: str) -> None:
+    with tiny.caller(updater=Learner(), functions={"value": Value()}) as caller:
+        caller.update(CONTEXTS, CANDIDATES)
+        before = weights(caller)
+        steps = [state["step"].item() for state in caller._worker._updater.optimizer.state.values()]
+        with pytest.raises(CheckpointError, match=message) as caught:
+            caller.load(folder)
+        assert "\n" not in str(caught.value)
+        assert str(folder) in str(caught.value)
+        assert_equal(weights(caller), before)
+        assert [state["step"].item() for state in caller._worker._updater.optimizer.state.values()] == steps

@@ -83,7 +83,9 @@ def select_cache(cache: Cache, rows: torch.Tensor) -> Cache:
         picked.cross_attention_cache = select_cache(cache.cross_attention_cache, rows)
         return picked
     picked.layers = [copy.copy(layer) for layer in cache.layers]
-    picked.batch_select_indices(rows)
+    for layer in picked.layers:
+        keys = getattr(layer, "keys", None)  # on the layer's GPU, where a model is spread over several
+        layer.batch_select_indices(rows if keys is None else rows.to(keys.device))
     return picked
 
 

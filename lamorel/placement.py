@@ -1,5 +1,6 @@
 """Where a model runs: the device that the configuration asks for, and the way there."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -38,18 +39,52 @@ def place(model: Any, args: LLMArgs, device: torch.device) -> Any:
     """The model on its device, or spread over `model_parallelism_size` GPUs."""
     spread = args.parallelism.model_parallelism_size
     if spread > 1:
-        from accelerate import dispatch_model, infer_auto_device_map
-        from accelerate.utils import get_balanced_memory
-
-        whole = list(getattr(model, "_no_split_modules", None) or [])
-        memory = get_balanced_memory(model, max_memory=free_memory(spread), no_split_module_classes=whole)
-        return dispatch_model(model, infer_auto_device_map(model, max_memory=memory, no_split_module_classes=whole))
+        return spread_over(model, device_map(model, free_memory(spread)))
     model = model.to(device)
     # Weights read from a safetensors file lie at any address of the mapped file, and kernels may round otherwise
     # there than on memory that torch has aligned: a resumed run would differ in the last bit.
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
     return model
+
+
+def device_map(model: Any, memory: Mapping[int, int]) -> dict[str, Any]:
+    """The GPU of every part of the model, balanced, no layer torn apart.
+
+    Args:
+        memory: bytes that may be used, by GPU.
+
+    Raises:
+        LamorelConfigError: the model does not fit.
+    """
+    from accelerate import infer_auto_device_map
+    from accelerate.utils import get_balanced_memory
+
+    whole = list(getattr(model, "_no_split_modules", None) or [])
+    balanced = get_balanced_memory(model, max_memory=dict(memory), no_split_module_classes=whole)
+    found = infer_auto_device_map(model, max_memory=balanced, no_split_module_classes=whole)
+    if {"cpu", "disk"} & set(found.values()):
+        # Weights that visit the GPU for one forward cannot be trained.
+        raise LamorelConfigError(
+            f"{LLM_KEY}.parallelism.model_parallelism_size is {len(memory)}, but the model does not fit into so many "
+            f"GPUs ({', '.join(f'{size / 1e9:.1f} GB' for size in memory.values())} free): set it higher, or "
+            f"{LLM_KEY}.dtype to bf16"
+        )
+    return dict(found)
+
+
+def spread_over(model: Any, devices: Mapping[str, Any], **options: Any) -> Any:
+    """The model with its parts on `devices`. Hooks move inputs from part to part, and outputs to where the model's
+    inputs came from; caches of keys and values stay with their layers."""
+    from accelerate import dispatch_model
+
+    skip = getattr(model, "_skip_keys_device_placement", None)
+    return dispatch_model(model, dict(devices), skip_keys=skip, **options)
+
+
+def input_device(model: Any) -> torch.device:
+    """Where inputs go and outputs come back: the place of the embedding, also of a model over several GPUs."""
+    return model.get_input_embeddings().weight.device
 
 
 def free_memory(gpus: int) -> dict[int, int]:

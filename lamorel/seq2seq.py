@@ -66,6 +66,7 @@ class Seq2SeqForwards(Forwards):
         # Functions take id 0 for padding in candidates; the mask is there for those that want to be sure.
         decoder = pad([(self.start_id, *ids) for _, ids in rows], fill=0, left=False, device=self.device)
         encoded = self.model.get_encoder()(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+        encoded = encoded.to(self.device)  # an encoder spread over GPUs ends on its last one
         minibatch = {
             "input_ids": batch.ids[of_context],
             "attention_mask": batch.mask[of_context],

@@ -19,7 +19,7 @@ from lamorel.initializer import BaseModelInitializer
 from lamorel.llm import LLMModule, Outputs
 from lamorel.loading import load_model, load_tokenizer, read_config, seeded
 from lamorel.module_function import BaseModuleFunction
-from lamorel.placement import check_device
+from lamorel.placement import check_device, input_device
 from lamorel.tokenization import TextEncoder
 from lamorel.updater import BaseUpdater
 
@@ -64,7 +64,7 @@ class Worker:
         model = load_model(args, llm_config, device)
         with seeded(args.seed, "heads"):
             for function in functions.values():
-                function.device = device
+                function.device = input_device(model)
                 function.llm_config = model.config
                 function.initialize()
             module: Any = LLMModule(model, encoder, dict(functions), args)

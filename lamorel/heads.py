@@ -1,56 +1,51 @@
 """Runs module functions on the views they ask for. Functions that ask for the same view share its forward."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from lamorel.forwards import View
 from lamorel.module_function import BaseModuleFunction
-from lamorel.tokenization import TokenIds
-from lamorel.ways import Ways
+
+Views = Callable[[bool, bool], Iterator[View]]  # (context_only, adapters) -> the views of all rows, in order
 
 
 def run_functions(
     functions: Mapping[str, BaseModuleFunction],
-    ways: Ways,
-    contexts: Sequence[TokenIds],
-    candidates: Sequence[Sequence[TokenIds]] | None,
+    views: Views,
     *,
-    root_view: Callable[[bool], View],
-    rows: int,
+    sizes: Sequence[int],
+    adapters: Callable[[bool], AbstractContextManager[Any]],
     kwargs: Mapping[str, Any],
 ) -> dict[str, list[torch.Tensor]]:
     """Results of every function, per context.
 
     Args:
-        root_view: the view of these contexts' roots, with hidden states, with or without the model's adapters.
-        rows: cap on the pairs of one forward.
+        views: runs the model; called once per kind of function.
+        sizes: per context its K_c candidates, 1 without candidates.
+        adapters: a context within which the model's adapters are active, or not.
         kwargs: handed to every function, whole.
 
     Returns:
-        By name, per context: (K_c, ...) rows; (1, ...) for a `context_only` function or without candidates.
+        By name, per context: (K_c, ...) rows; (1, ...) for a `context_only` function.
     """
-    groups = [[()] for _ in contexts] if candidates is None else candidates
-    pairs = [(context, ids) for context, group in enumerate(groups) for ids in group]
     results: dict[str, list[torch.Tensor]] = {}
     for kind in dict.fromkeys((f.context_only, f.adapters) for f in functions.values()):
-        context_only, adapters = kind
+        context_only, with_adapters = kind
         alike = {name: f for name, f in functions.items() if (f.context_only, f.adapters) == kind}
-        if context_only:
-            sizes = [1] * len(contexts)
-            makers = [partial(root_view, adapters)]
-        else:
-            sizes = [len(group) for group in groups]
-            makers = [partial(ways.forwards.pairs, contexts, pairs[i : i + rows]) for i in range(0, len(pairs), rows)]
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in alike}
-        for make in makers:
-            with ways.adapters(adapters):
-                view = make()
+        of_kind = views(context_only, with_adapters)
+        while True:
+            with adapters(with_adapters):  # around the model alone: a function's own parameters are always trained
+                view = next(of_kind, None)
+            if view is None:
+                break
             for name, function in alike.items():
                 parts[name].append(_call(name, function, view, kwargs))
-        results |= {name: list(torch.cat(part).split(sizes)) for name, part in parts.items()}
+        rows = [1] * len(sizes) if context_only else list(sizes)
+        results |= {name: list(torch.cat(part).split(rows)) for name, part in parts.items()}
     return {name: results[name] for name in functions}
 
 

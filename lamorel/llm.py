@@ -1,6 +1,6 @@
 """The module that is trained: the language model and its heads, behind one differentiable call."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -119,7 +119,7 @@ class LLMModule(torch.nn.Module):
         if self._args.scoring == "reference":
             return TokenScores(*reference.token_scores(self._LLM_model, contexts, candidates))
         tries = plan_all(candidates)
-        return read_scores(self.ways.decode(contexts, tries, rows=self._args.minibatch_size).logits, tries)
+        return read_scores(self.ways.decode(contexts, tries, rows=self._args.minibatch_size)[0], tries)
 
     def _run(
         self,
@@ -136,8 +136,7 @@ class LLMModule(torch.nn.Module):
             self.weights_changed()  # they are about to
             if self._args.gradient_checkpointing:
                 run_chunk = partial(checkpoint, self._run_chunk, use_reentrant=False)
-        on_root = {f.adapters for f in functions.values() if f.context_only}
-        shared = self.ways.share(contexts, adapters=sorted({*on_root, True}))
+        shared = self.ways.share(contexts, adapters=sorted({True, *(f.adapters for f in functions.values())}))
         call = _Call(keys, functions, rows, shared, kwargs)
         results: list[Outputs] = [{} for _ in contexts]
         tries = None if candidates is None else plan_all(candidates)
@@ -158,15 +157,18 @@ class LLMModule(torch.nn.Module):
             assert candidates is not None
             scores, root = self._scores(call, contexts, candidates, hidden_states=on_root)
             by_key |= per_candidate(scores, candidates)
+        groups: Sequence[Sequence[TokenIds]] = [[()] for _ in contexts] if candidates is None else candidates
 
-        def root_view(adapters: bool) -> View:
-            if adapters and root is not None:
-                return root
-            return self.ways.root(contexts, adapters=adapters, shared=call.shared)
+        def views(context_only: bool, adapters: bool) -> Iterator[View]:
+            if not context_only:
+                yield from self.ways.pair_views(contexts, groups, rows=call.rows, adapters=adapters, shared=call.shared)
+            elif adapters and root is not None:
+                yield root
+            else:
+                yield self.ways.root_view(contexts, adapters=adapters, shared=call.shared)
 
-        by_key |= run_functions(
-            call.functions, self.ways, contexts, candidates, root_view=root_view, rows=call.rows, kwargs=call.kwargs
-        )
+        sizes = [len(group) for group in groups]
+        by_key |= run_functions(call.functions, views, sizes=sizes, adapters=self.ways.adapters, kwargs=call.kwargs)
         return [{key: by_key[key][i] for key in call.keys} for i in range(len(contexts))]
 
     def _scores(
@@ -176,8 +178,10 @@ class LLMModule(torch.nn.Module):
         if self._args.scoring == "reference":
             return TokenScores(*reference.token_scores(self._LLM_model, contexts, candidates)), None
         tries = plan_all(candidates)
-        nodes = self.ways.decode(contexts, tries, rows=call.rows, shared=call.shared, hidden_states=hidden_states)
-        return read_scores(nodes.logits, tries), nodes.view if hidden_states else None
+        logits, root = self.ways.decode(
+            contexts, tries, rows=call.rows, shared=call.shared, hidden_states=hidden_states
+        )
+        return read_scores(logits, tries), root
 
     def _check_keys(self, keys: Sequence[str], candidates: Any) -> None:
         if isinstance(keys, str):

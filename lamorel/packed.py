@@ -2,20 +2,31 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 
 from lamorel.forwards import View
+from lamorel.padding import pad
 from lamorel.tokenization import TokenIds
 from lamorel.trie import Trie
 
 
 class Nodes(NamedTuple):
-    """The decoded trees of some contexts."""
+    """The decoded trees of some contexts; R nodes in the order contexts, nodes."""
 
-    logits: torch.Tensor  # (R, V) in the order contexts, nodes
-    view: View | None  # of the roots: one row per context, one position
+    logits: torch.Tensor  # (R, V)
+    hidden_states: tuple[torch.Tensor, ...]  # per layer (R, hidden); empty where they were not asked for
+    memory: torch.Tensor | None = None  # (C, tokens, hidden), the encoder's output
+
+
+class Shown(NamedTuple):
+    """A row of a view: a context, and a candidate with the nodes that stand for it, the root first."""
+
+    context: int
+    ids: TokenIds
+    nodes: tuple[int, ...]  # indices among the R nodes
 
 
 class PackedForwards(ABC):
@@ -56,9 +67,34 @@ class PackedForwards(ABC):
             contexts: token ids.
             tries: per context.
             shared: what `share` gave for a list of contexts with these in it.
-            hidden_states: put those of every layer into the view.
+            hidden_states: give those of every layer too.
         """
+
+    @abstractmethod
+    def view(self, nodes: Nodes, contexts: Sequence[TokenIds], rows: Sequence[Shown]) -> View:
+        """What module functions see of these rows; position 0 is the root."""
 
     def groups(self, total: int) -> list[range]:
         """Indices of the sequences that attention handles in one call each."""
         return [range(total)] if self.together else [range(i, i + 1) for i in range(total)]
+
+
+def roots(tries: Sequence[Trie]) -> list[Shown]:
+    """Rows that show each context's root alone."""
+    firsts = accumulate((len(trie) for trie in tries), initial=0)
+    return [Shown(context, (), (first,)) for context, first in zip(range(len(tries)), firsts, strict=False)]
+
+
+def pairs(candidates: Sequence[Sequence[TokenIds]], tries: Sequence[Trie]) -> list[Shown]:
+    """Rows that show every context with each of its candidates; the trees must be whole."""
+    firsts = accumulate((len(trie) for trie in tries), initial=0)
+    return [
+        Shown(context, ids, tuple(first + node for node in path))
+        for context, (group, trie, first) in enumerate(zip(candidates, tries, firsts, strict=False))
+        for ids, path in zip(group, trie.paths, strict=True)
+    ]
+
+
+def gather(rows: Sequence[Shown], device: torch.device) -> torch.Tensor:
+    """Places (rows, positions) among the nodes; padding repeats node 0, and the masks tell it from tokens."""
+    return pad([row.nodes for row in rows], fill=0, left=False, device=device).ids

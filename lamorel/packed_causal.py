@@ -9,7 +9,7 @@ context. Without gradient they are kept until the weights change; with gradient 
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import accumulate, takewhile
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +17,9 @@ import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lamorel.forwards import View, accepts, base_model, unpadded
-from lamorel.packed import Nodes, PackedForwards
+from lamorel.packed import Nodes, PackedForwards, Shown, gather
 from lamorel.packing import Group, KeyValue, Layout, Mask, packed_attention
+from lamorel.padding import pad
 from lamorel.tokenization import TokenIds
 from lamorel.trie import ROOT, Trie
 
@@ -77,17 +78,20 @@ class PackedCausal(PackedForwards):
                 ends.append(len(row))
         nodes = [place for end, trie in zip(ends, tries, strict=True) for place in range(end - len(trie), end)]
         outputs = self._forward(row, Layout(groups, head.layers), nodes, hidden_states)
-        first = torch.tensor([0, *accumulate(map(len, tries))][:-1], device=outputs.logits.device)
-        roots = torch.tensor([end - len(trie) for end, trie in zip(ends, tries, strict=True)], device=self.device)
-        logits = outputs.logits[0]
-        last = CausalLMOutputWithPast(
-            logits=logits[first][:, None],
-            hidden_states=None
-            if outputs.hidden_states is None
-            else tuple(layer[0, roots.to(layer.device)][:, None] for layer in outputs.hidden_states),
+        places = torch.tensor(nodes, device=self.device)
+        layers = outputs.hidden_states if hidden_states else ()
+        return Nodes(outputs.logits[0], tuple(layer[0, places.to(layer.device)] for layer in layers))
+
+    def view(self, nodes: Nodes, contexts: Sequence[TokenIds], rows: Sequence[Shown]) -> View:
+        # Functions take id 0 for padding in candidates; the mask is there for those that want to be sure.
+        batch = pad([(contexts[row.context][-1], *row.ids) for row in rows], fill=0, left=False, device=self.device)
+        index = gather(rows, self.device)
+        outputs = CausalLMOutputWithPast(
+            logits=nodes.logits[index.to(nodes.logits.device)],
+            hidden_states=tuple(layer[index.to(layer.device)] for layer in nodes.hidden_states),
         )
-        ids = torch.tensor([[context[-1]] for context in contexts], device=self.device)
-        return Nodes(logits, View(last, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, unpadded(contexts)))
+        minibatch = {"input_ids": batch.ids, "attention_mask": batch.mask}
+        return View(outputs, minibatch, unpadded([contexts[row.context] for row in rows]))
 
     def _group(self, start: int, lengths: Sequence[int], tries: Sequence[Trie], *, head: int) -> Group:
         mask = tree_mask(lengths, tries, head, device=self.device, dtype=self.model.dtype)

@@ -18,7 +18,7 @@ from transformers import MT5ForConditionalGeneration, T5ForConditionalGeneration
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from lamorel.forwards import View, base_model, unpadded
-from lamorel.packed import Nodes, PackedForwards
+from lamorel.packed import Nodes, PackedForwards, Shown, gather
 from lamorel.packing import Group, Layout, Mask, packed_attention
 from lamorel.padding import pad
 from lamorel.tokenization import TokenIds
@@ -53,20 +53,28 @@ class PackedT5(PackedForwards):
         outputs = layers[-1][real]
         if getattr(base.config, "scale_decoder_outputs", False):  # mT5 has no such switch
             outputs = outputs * base.model_dim**-0.5
-        logits = base.lm_head(outputs)
-        start = torch.full((len(contexts), 1), self._start_id, device=self.device)
-        minibatch = {
-            "input_ids": batch.ids,
-            "attention_mask": batch.mask,
-            "decoder_input_ids": start,
-            "decoder_attention_mask": torch.ones_like(start),
-        }
-        root = Seq2SeqLMOutput(
-            logits=logits[sizes.cumsum(0) - sizes][:, None],
-            decoder_hidden_states=tuple(layer[:, :1] for layer in layers) if hidden_states else None,
-            encoder_last_hidden_state=memory,
+        states = tuple(layer[real] for layer in layers) if hidden_states else ()
+        return Nodes(base.lm_head(outputs), states, memory)
+
+    def view(self, nodes: Nodes, contexts: Sequence[TokenIds], rows: Sequence[Shown]) -> View:
+        assert nodes.memory is not None
+        of_context = torch.tensor([row.context for row in rows], device=self.device)
+        batch = pad(contexts, fill=self.pad_id, left=False, device=self.device)
+        # Functions take id 0 for padding in candidates; the mask is there for those that want to be sure.
+        decoder = pad([(self._start_id, *row.ids) for row in rows], fill=0, left=False, device=self.device)
+        index = gather(rows, self.device)
+        outputs = Seq2SeqLMOutput(
+            logits=nodes.logits[index],
+            decoder_hidden_states=tuple(layer[index] for layer in nodes.hidden_states),
+            encoder_last_hidden_state=nodes.memory[of_context],
         )
-        return Nodes(logits, View(root, minibatch, unpadded(contexts)))
+        minibatch = {
+            "input_ids": batch.ids[of_context],
+            "attention_mask": batch.mask[of_context],
+            "decoder_input_ids": decoder.ids,
+            "decoder_attention_mask": decoder.mask,
+        }
+        return View(outputs, minibatch, unpadded([contexts[row.context] for row in rows]))
 
     def _encode(self, encoder: Any, contexts: Sequence[TokenIds]) -> torch.Tensor:
         """The encoder's output (tokens of all contexts, m)."""

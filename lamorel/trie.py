@@ -21,6 +21,7 @@ class Trie(NamedTuple):
     parents: tuple[int, ...]  # of node 1, 2, ...
     depths: tuple[int, ...]  # of node 0, 1, ...: tokens between the root and the node
     reads: tuple[tuple[int, int], ...]  # (node, token) of every token of every candidate, in order
+    paths: tuple[tuple[int, ...], ...]  # per candidate its nodes from the root on
 
     def __len__(self) -> int:
         return len(self.depths)
@@ -53,31 +54,36 @@ class Trie(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def plan(candidates: tuple[TokenIds, ...]) -> Trie:
-    """The tree of some candidates, without the nodes that predict nothing."""
+def plan(candidates: tuple[TokenIds, ...], *, whole: bool = False) -> Trie:
+    """The tree of some candidates.
+
+    Args:
+        whole: with the nodes after a candidate's last token too, which predict nothing of it.
+    """
     nodes: dict[TokenIds, int] = {(): 0}
     tokens: list[int] = []
     parents: list[int] = []
     depths = [0]
     reads: list[tuple[int, int]] = []
+    paths: list[tuple[int, ...]] = []
     for candidate in candidates:
-        node = 0
-        for i, token in enumerate(candidate):
-            if i:
-                prefix = candidate[:i]
-                if prefix not in nodes:
-                    nodes[prefix] = len(nodes)
-                    tokens.append(prefix[-1])
-                    parents.append(node)
-                    depths.append(i)
-                node = nodes[prefix]
-            reads.append((node, token))
-    return Trie(tuple(tokens), tuple(parents), tuple(depths), tuple(reads))
+        path = [0]
+        for i in range(1, len(candidate) + whole):
+            prefix = candidate[:i]
+            if prefix not in nodes:
+                nodes[prefix] = len(nodes)
+                tokens.append(prefix[-1])
+                parents.append(path[-1])
+                depths.append(i)
+            path.append(nodes[prefix])
+        reads += zip(path, candidate, strict=False)
+        paths.append(tuple(path))
+    return Trie(tuple(tokens), tuple(parents), tuple(depths), tuple(reads), tuple(paths))
 
 
 ROOT = plan(())
 
 
-def plan_all(candidates: Sequence[Sequence[TokenIds]]) -> list[Trie]:
+def plan_all(candidates: Sequence[Sequence[TokenIds]], *, whole: bool = False) -> list[Trie]:
     """The tree of every context."""
-    return [plan(tuple(group)) for group in candidates]
+    return [plan(tuple(group), whole=whole) for group in candidates]

@@ -8,7 +8,7 @@ All give the same logits. `reference` (lamorel.reference) is a fourth, slow way 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from lamorel.causal import CausalForwards
 from lamorel.config import LLMArgs
 from lamorel.forwards import Forwards, View, base_model
-from lamorel.packed import Nodes, PackedForwards
+from lamorel.packed import PackedForwards, pairs, roots
 from lamorel.packed_causal import PackedCausal
 from lamorel.packed_t5 import PackedT5, is_t5
 from lamorel.padding import chunks_by_length
@@ -25,7 +25,7 @@ from lamorel.probe import defect
 from lamorel.scoring import nodes_from_cache, nodes_from_pairs
 from lamorel.seq2seq import Seq2SeqForwards
 from lamorel.tokenization import TokenIds
-from lamorel.trie import ROOT, Trie
+from lamorel.trie import ROOT, Trie, plan_all
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ class Ways:
             elif why_not is None:
                 self._packed = PackedCausal(model, pad_id=pad_id)
         self._why_not_packed = why_not
+        # Whole left-padded sequences, as upstream's functions may ask for, are no rows of tree nodes.
+        self._packed_shows_pairs = isinstance(self._packed, PackedT5) or args.pre_encode_inputs
 
     def forget(self) -> None:
         """Drops what was kept between calls: the weights have changed, or are about to."""
@@ -67,7 +69,7 @@ class Ways:
             self._packed.forget()
 
     def share(self, contexts: Sequence[TokenIds], *, adapters: Sequence[bool]) -> Shared:
-        """What the contexts of a call have in common, for `decode` and `root`, by state of the adapters."""
+        """What the contexts of a call have in common, by state of the adapters."""
         if self.way != "packed":
             return {}
         assert self._packed is not None
@@ -102,32 +104,53 @@ class Ways:
         rows: int,
         shared: Shared | None = None,
         hidden_states: bool = False,
-    ) -> Nodes:
-        """The node logits of all contexts, and the view of their roots.
+    ) -> tuple[torch.Tensor, View | None]:
+        """The node logits (R, V) of all contexts, and with `hidden_states` the view of their roots.
 
         Args:
             rows: cap on the rows of a forward over candidates; a packed one has one row.
-            hidden_states: put those of the roots into the view.
         """
         if self.way == "packed":
             assert self._packed is not None
-            return self._packed.run(contexts, tries, (shared or {}).get(True), hidden_states=hidden_states)
+            nodes = self._packed.run(contexts, tries, (shared or {}).get(True), hidden_states=hidden_states)
+            return nodes.logits, self._packed.view(nodes, contexts, roots(tries)) if hidden_states else None
         if self.way == "pairs":
             view = self.forwards.root(contexts, use_cache=False, hidden_states=True).view if hidden_states else None
-            return Nodes(nodes_from_pairs(self.forwards, contexts, tries, rows_per_forward=rows), view)
+            return nodes_from_pairs(self.forwards, contexts, tries, rows_per_forward=rows), view
         root = self.forwards.root(contexts, use_cache=True, hidden_states=hidden_states)
-        return Nodes(nodes_from_cache(self.forwards, root, tries, rows_per_forward=rows), root.view)
+        logits = nodes_from_cache(self.forwards, root, tries, rows_per_forward=rows)
+        return logits, root.view if hidden_states else None
 
-    def root(self, contexts: Sequence[TokenIds], *, adapters: bool, shared: Shared) -> View:
-        """The view of the roots, with hidden states; without adapters no gradient flows into the model."""
-        with self.adapters(adapters):
-            if self.way == "packed":
-                assert self._packed is not None
-                tries = [ROOT] * len(contexts)
-                view = self._packed.run(contexts, tries, shared[adapters], hidden_states=True).view
-                assert view is not None
-                return view
-            return self.forwards.root(contexts, use_cache=False, hidden_states=True).view
+    def root_view(self, contexts: Sequence[TokenIds], *, adapters: bool, shared: Shared) -> View:
+        """The view of the roots alone, with hidden states."""
+        if self.way == "packed":
+            assert self._packed is not None
+            tries = [ROOT] * len(contexts)
+            nodes = self._packed.run(contexts, tries, shared[adapters], hidden_states=True)
+            return self._packed.view(nodes, contexts, roots(tries))
+        return self.forwards.root(contexts, use_cache=False, hidden_states=True).view
+
+    def pair_views(
+        self,
+        contexts: Sequence[TokenIds],
+        candidates: Sequence[Sequence[TokenIds]],
+        *,
+        rows: int,
+        adapters: bool,
+        shared: Shared,
+    ) -> Iterator[View]:
+        """Views of all (context, candidate) pairs in order, at most `rows` at a time, with hidden states."""
+        if self.way == "packed" and self._packed_shows_pairs:
+            assert self._packed is not None
+            tries = plan_all(candidates, whole=True)
+            nodes = self._packed.run(contexts, tries, shared[adapters], hidden_states=True)
+            shown = pairs(candidates, tries)
+            for start in range(0, len(shown), rows):
+                yield self._packed.view(nodes, contexts, shown[start : start + rows])
+            return
+        plain = [(context, ids) for context, group in enumerate(candidates) for ids in group]
+        for start in range(0, len(plain), rows):
+            yield self.forwards.pairs(contexts, plain[start : start + rows])
 
     def adapters(self, active: bool) -> AbstractContextManager[Any]:
         """Within it, the base model runs where `active` is false: peft adapters disabled, no gradient."""

@@ -101,7 +101,7 @@ def inputs(*, head: int, seed: int = 0) -> tuple[list[TokenIds], list[list[Token
 def score(ways: Ways, contexts: list[TokenIds], candidates: list[list[TokenIds]]) -> torch.Tensor:
     tries = plan_all(candidates)
     shared = ways.share(contexts, adapters=[True])
-    return read_scores(ways.decode(contexts, tries, rows=7, shared=shared).logits, tries).logprob
+    return read_scores(ways.decode(contexts, tries, rows=7, shared=shared)[0], tries).logprob
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -242,6 +242,39 @@ def test_half_precision_agrees_with_the_reference_in_the_same_precision(tiny_pai
         found, expected = torch.cat(fast.score(contexts, candidates)), torch.cat(slow.score(contexts, candidates))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.3)  # two roundings of the same numbers
+
+
+class LogScore(BaseModuleFunction):
+    """A candidate's log-likelihood from what pairs show; the root is at index 0."""
+
+    def forward(self, forward_outputs: Any, minibatch: Any, tokenized_contexts: Any, **kwargs: Any) -> torch.Tensor:
+        name = "decoder_input_ids" if "decoder_input_ids" in minibatch else "input_ids"
+        mask = minibatch[name.replace("input_ids", "attention_mask")]
+        logprobs = forward_outputs["logits"].log_softmax(-1)[:, :-1]
+        return (logprobs.gather(-1, minibatch[name][:, 1:, None])[..., 0] * mask[:, 1:]).sum(-1)
+
+
+def test_functions_of_pairs_share_the_packed_forward(tiny_pair: Any) -> None:
+    contexts = ["you see the red ball two steps ahead. " + text for text in ("a", "b", "turn left")]
+    candidates = [["turn left", "drop", "turn right", ""], ["drop"], ["x", "turn left", "turn left"]]
+    with tiny_pair.caller(functions={"mine": LogScore()}, minibatch_size=4) as caller:
+        llm = caller._worker._llm
+        found = []
+        for key in ("mine", "__score"):
+            outputs = llm([key], contexts=contexts, candidates=candidates, require_grad=True)
+            torch.cat([output[key] for output in outputs]).sum().backward()
+            found.append([p.grad.clone() for p in llm.parameters() if p.grad is not None])
+            llm.zero_grad()
+        assert len(found[0]) == len(found[1]) > 10
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
+        forwards = []
+        llm.module.ways._packed.run, run = (
+            lambda *a, **k: (forwards.append(1), run(*a, **k))[1],
+            llm.module.ways._packed.run,
+        )
+        caller.custom_module_fns(["mine"], contexts, candidates)
+        assert len(forwards) == 1
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

@@ -152,6 +152,9 @@ def test_tree_has_a_node_for_every_prefix_that_predicts_something() -> None:
         [True, False, True, False],
         [True, False, True, True],
     ]
+    assert tree.paths == ((0, 1), (0, 1), (0,), (0, 2), (0, 2, 3), (0,))
+    whole = plan(((1, 2), (1, 3), ()), whole=True)  # nodes: the root, [1], [1, 2], [1, 3]
+    assert (whole.tokens, whole.paths) == ((1, 2, 3), ((0, 1, 2), (0, 1, 3), (0,)))
     # As plain sequences: [1] serves both turns, [4, 5] serves [4] too.
     assert tree.rows() == ([(1,), (4, 5)], [(0, 0), (0, 1), (1, 1), (1, 2)])
 

@@ -138,8 +138,12 @@ class Caller:
     def __enter__(self) -> "Caller":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is None:
+            self.close()
+        else:  # other RL processes may never come to close
+            self._worker = None
+            self._finalizer()
 
     @property
     def _open(self) -> Worker | Client:

@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from typing import Any, NamedTuple
 
 import torch
@@ -178,12 +178,19 @@ def await_any(channels: Collection[Channel], timeout_s: float, purpose: str) -> 
         raise WaitTimeoutError(timeout_s, ", ".join(channel.peer for channel in channels), purpose)
 
 
-def await_each(channels: Collection[Channel], number: int | None, timeout_s: float, purpose: str) -> dict[Channel, Any]:
+def await_each(
+    channels: Collection[Channel],
+    number: int | None,
+    timeout_s: float,
+    purpose: str,
+    blame: Callable[[list[Channel]], list[Channel]] = list,
+) -> dict[Channel, Any]:
     """One message from each channel.
 
     Args:
         number: of the messages; others, which answer calls that were interrupted, are dropped. None takes any.
         purpose: what is waited for, in messages: "to answer".
+        blame: of those that did not send it, the ones to name.
 
     Raises:
         WaitTimeoutError: naming those that did not send it.
@@ -204,4 +211,4 @@ def await_each(channels: Collection[Channel], number: int | None, timeout_s: flo
             if channel.ended:
                 raise process_lost(f"{channel.peer} ended while others waited for it {purpose}")
         if not advance(missing, deadline):
-            raise WaitTimeoutError(timeout_s, ", ".join(channel.peer for channel in missing), purpose)
+            raise WaitTimeoutError(timeout_s, ", ".join(channel.peer for channel in blame(missing)), purpose)

@@ -12,6 +12,7 @@ from lamorel.distributed.collective import Collective
 from lamorel.distributed.doors import knock
 from lamorel.distributed.failures import ProcessLostError, ProcessLostExit, WaitTimeoutError, first_failure
 from lamorel.distributed.launched import World
+from lamorel.distributed.llm_group import late_processes
 from lamorel.distributed.messages import ALIVE, CLOSE, LOADED, Request
 from lamorel.distributed.split import split_by_work
 from lamorel.loading import load_tokenizer
@@ -32,6 +33,7 @@ class Client:
 
     def __init__(self, config: LamorelConfig, world: World, store: Any) -> None:
         self._world = world
+        self._store = store
         self._timeout_s = float(config.gloo_timeout)
         self._number = LOADED
         self._alive_at = time.monotonic()
@@ -83,12 +85,12 @@ class Client:
     def save(self, folder: str | Path, merge_adapters: bool = False) -> None:
         """As `Worker.save`, by LLM process 0; together with the other RL processes."""
         arguments = {"folder": str(Path(folder).absolute()), "merge_adapters": merge_adapters}
-        self._together.do("save", lambda: self._call("save", {self._servers[0]: arguments}))
+        self._together.do(lambda: self._call("save", {self._servers[0]: arguments}), verb="save")
 
     def load(self, folder: str | Path) -> None:
         """As `Worker.load`, by every LLM process; together with the other RL processes."""
         arguments = {"folder": str(Path(folder).absolute())}
-        self._together.do("load", lambda: self._call("load", dict.fromkeys(self._servers, arguments)))
+        self._together.do(lambda: self._call("load", dict.fromkeys(self._servers, arguments)), verb="load")
 
     def close(self, wait: bool = True) -> None:
         """Lets the LLM processes end, once every RL process has asked for it.
@@ -174,7 +176,7 @@ class Client:
     def _answers(self, servers: list[Channel], number: int, purpose: str) -> dict[Channel, Any]:
         self._answers_outstanding = True
         try:
-            replies = await_each(servers, number, self._timeout_s, purpose)
+            replies = await_each(servers, number, self._timeout_s, purpose, self._blame)
         except (WaitTimeoutError, ProcessLostError, ProcessLostExit) as error:
             self._break(str(error))
             raise
@@ -186,6 +188,11 @@ class Client:
         if failure is not None:
             raise failure.error()
         return {server: reply.value for server, reply in replies.items()}
+
+    def _blame(self, missing: list[Channel]) -> list[Channel]:
+        """In an update LLM processes wait for each other: those that make the others wait."""
+        late = {self._world.llm_name(index) for index in late_processes(self._store, self._world.n_llm)}
+        return [server for server in missing if server.peer in late] or missing
 
     def _keep_alive(self) -> None:
         """An LLM process that gets no share for long would otherwise take this one for gone."""

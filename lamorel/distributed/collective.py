@@ -30,9 +30,13 @@ class Collective:
         elif world.n_rl > 1:
             [self._leader] = knock(store, {0: world.name(0)}, world.rank, timeout_s)
 
-    def do(self, verb: str, act: Callable[[], Any]) -> Any:
+    def do(self, act: Callable[[], object], *, verb: str) -> None:
         """Acts once, when every RL process has called."""
-        return self._run(verb, None, lambda _: act())
+
+        def act_without_result(_: list[Any]) -> None:
+            act()
+
+        self._run(verb, None, act_without_result)
 
     def update(self, batch: Batch, act: Callable[..., Any]) -> Any:
         """Acts on the batches of all RL processes; every one gets the whole result."""

@@ -135,11 +135,33 @@ def _update(caller: Caller, size: int, optimizer: str, way: str) -> list[Any]:
     return caller.update(CONTEXTS[:size], CANDIDATES[:size], weights=WEIGHTS[:size], optimizer=optimizer, way=way)
 
 
+def run_as_one_of_two(caller: Caller, rank: int, folder: Path) -> dict[str, Any]:
+    """What two RL processes do with the same LLM processes: `rank` 0 has the first two contexts, 1 the others."""
+    own = slice(0, 2) if rank == 0 else slice(2, 5)
+    found: dict[str, Any] = {}
+    for _ in range(3 + 10 * rank):  # as many calls as each likes
+        found["scores"] = caller.score(CONTEXTS[own], CANDIDATES[own])
+    # Larger than what a connection holds: neither may wait for the other to read first.
+    large = torch.full((1_000_000,), 1e-6)
+    found["functions"] = caller.custom_module_fns(["value"], CONTEXTS[own], offset=large)
+    kwargs = {"weights": WEIGHTS[own], "optimizer": "sgd", "way": "accumulate"}
+    found["results"] = caller.update(CONTEXTS[own], CANDIDATES[own], **kwargs)
+    found["updated"] = all_weights(caller)
+    caller.save(folder / "together")
+    caller.load(folder / "together")
+    return found
+
+
 def main(lamorel_args: Any) -> None:
     lamorel_init()
+    results = Path(os.environ["RESULTS"])
+    rank = int(os.environ.get("RANK", "0"))
     with Caller(lamorel_args, *extras()) as caller:
-        results = run_jobs(caller, Path(os.environ["RESULTS"]).parent)
-    torch.save(results, os.environ["RESULTS"])
+        if lamorel_args.distributed_setup_args.n_rl_processes == 1:
+            found = run_jobs(caller, results.parent)
+        else:
+            found = run_as_one_of_two(caller, rank, results.parent)
+    torch.save(found, results.with_name(f"results_{rank}.pt"))
 
 
 if __name__ == "__main__":

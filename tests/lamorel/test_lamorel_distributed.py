@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lamorel import Caller
-from tests.lamorel.launched_jobs import CONTEXTS, extras, run_jobs
+from tests.lamorel.launched_jobs import CONTEXTS, WEIGHTS, extras, run_jobs
 from tests.lamorel.launching import Launch, lamorel_args
 
 
@@ -25,7 +25,7 @@ def launched(request: Any, tiny_models: Any, tmp_path_factory: pytest.TempPathFa
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert (output, errors) == ("", "")
-    return torch.load(launch.folder / "results.pt", weights_only=False) | {"folder": launch.folder}
+    return torch.load(launch.folder / "results_0.pt", weights_only=False) | {"folder": launch.folder}
 
 
 def test_scores_functions_and_texts(launched: dict[str, Any], in_process: dict[str, Any]) -> None:
@@ -82,3 +82,22 @@ def test_a_checkpoint_is_as_in_process(launched: dict[str, Any], tiny_models: An
         state = caller._worker._updater._pending_optimizer_state
         assert state["state"][0]["step"] == 4
     assert Path(launched["folder"] / "adam" / "model.safetensors").is_file()
+
+
+def test_two_rl_processes(tiny_models: Any, in_process: dict[str, Any], tmp_path: Path) -> None:
+    launch = Launch.of(tmp_path, lamorel_args(tiny_models["t5"], n_llm=2, n_rl=2))
+    process = launch.start(launch.command())
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert (output, errors) == ("", "")
+    one, other = (torch.load(tmp_path / f"results_{rank}.pt", weights_only=False) for rank in (0, 1))
+    torch.testing.assert_close(one["scores"] + other["scores"], in_process["scores"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(one["functions"] + other["functions"], in_process["functions"], rtol=0, atol=1e-4)
+    # The batch was that of both, in the order of their ranks, and both were told the whole result.
+    assert sorted(i for result in one["results"] for i in result["ids"]) == list(range(5))
+    torch.testing.assert_close(other["results"], one["results"])
+    for result in one["results"]:
+        assert torch.equal(result["weights"], WEIGHTS[result["ids"]])
+    expected = in_process["sgd accumulate 5"][0]
+    for found in (*one["updated"], *other["updated"]):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,141 @@
+"""A script in which something goes wrong; `rl_script_args.job` says what. Processes leave their ids in its folder."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lamorel import BaseModelInitializer, BaseModuleFunction, BaseUpdater, Caller, lamorel_init
+
+FOLDER = Path(os.environ["RESULTS"]).parent
+RANK = os.environ.get("RANK", "0")
+CONTEXTS, CANDIDATES = ["a", "b", "c", "d"], [["x"]] * 4
+
+
+class Slow(BaseModuleFunction):
+    """Takes its time, in every process or in one."""
+
+    def forward(self, forward_outputs: Any, minibatch: Any, tokenized_contexts: Any, **kwargs: Any) -> torch.Tensor:
+        if kwargs.get("rank", RANK) == RANK:
+            time.sleep(kwargs["seconds"])
+        return torch.zeros(len(tokenized_contexts), 1)
+
+
+class Troubled(BaseUpdater):
+    def perform_update(self, contexts: Any, candidates: Any, _current_batch_ids: Any, **kwargs: Any) -> Any:
+        if kwargs.get("rank") == RANK:
+            time.sleep(kwargs.get("seconds", 0))
+            if kwargs.get("fail"):
+                raise ZeroDivisionError("in the updater")
+        outputs = self._llm_module(["__score"], contexts=contexts, candidates=candidates, require_grad=True)
+        torch.stack([output["__score"].sum() for output in outputs]).mean().backward()
+        return "done"
+
+
+class Initializer(BaseModelInitializer):
+    def __init__(self, failing_rank: str | None) -> None:
+        self.failing_rank = failing_rank
+
+    def initialize_model(self, model: Any) -> Any:
+        if self.failing_rank == RANK:
+            raise ValueError("no such weights")
+        return model
+
+
+def say(text: object) -> None:
+    """What the test reads."""
+    with open(FOLDER / "said", "a") as file:
+        file.write(f"{text}\n")
+
+
+def attempt(call: Any) -> None:
+    """Says how a call fails, and after how many seconds."""
+    start = time.monotonic()
+    try:
+        call()
+    except Exception as error:
+        cause = str(error.__cause__).strip().splitlines()[:1]
+        say(f"{type(error).__name__} after {time.monotonic() - start:.0f} s: {error} / {cause}")
+
+
+def main(config: Any) -> None:
+    job = config.rl_script_args.job
+    print("every process prints this")
+    if job == "no caller":
+        if RANK != "0":
+            time.sleep(100)
+        return
+    if job == "fails early":
+        sys.exit("error: not like this")
+    failing = "2" if job == "initializer" else None
+    made = []
+    attempt(lambda: made.append(Caller(config.lamorel_args, Troubled(), {"slow": Slow()}, Initializer(failing))))
+    if made:
+        JOBS[job](made[0])
+
+
+def loop(caller: Caller) -> None:
+    say("looping")
+    try:
+        while True:
+            caller.custom_module_fns(["slow"], CONTEXTS, seconds=0.3)
+    finally:
+        say("finally")
+
+
+def updates(caller: Caller) -> None:
+    say("looping")
+    while True:
+        caller.update(CONTEXTS, CANDIDATES, rank="2", seconds=2)
+
+
+def late_answer(caller: Caller) -> None:
+    attempt(lambda: caller.custom_module_fns(["slow"], CONTEXTS, seconds=8, rank="2"))
+    attempt(lambda: caller.score(CONTEXTS, CANDIDATES))
+
+
+def late_exchange(caller: Caller) -> None:
+    attempt(lambda: caller.update(CONTEXTS, CANDIDATES, rank="2", seconds=8))
+
+
+def failed_update(caller: Caller) -> None:
+    attempt(lambda: caller.update(CONTEXTS, CANDIDATES, rank="2", fail=True))
+    attempt(lambda: caller.score(CONTEXTS, CANDIDATES))
+    caller.close()
+    say("closed")
+
+
+def checkpoint_on_sigterm(caller: Caller) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(*_: Any) -> None:
+        raise StopError
+
+    signal.signal(signal.SIGTERM, stop)
+    say("looping")
+    try:
+        while True:
+            caller.custom_module_fns(["slow"], CONTEXTS, seconds=1)
+    except StopError:
+        caller.save(FOLDER / "checkpoint")
+        say(f"saved {(FOLDER / 'checkpoint' / 'model.safetensors').is_file()}")
+
+
+JOBS = {job.__name__: job for job in (loop, updates, late_answer, late_exchange, failed_update, checkpoint_on_sigterm)}
+
+if __name__ == "__main__":
+    import hydra
+
+    (FOLDER / f"pid_{RANK}").write_text(str(os.getpid()))
+    if os.environ.get("EARLY_ACCELERATOR"):
+        from accelerate import Accelerator
+
+        accelerator = Accelerator()
+        say(f"accelerate sees {accelerator.num_processes}")
+    lamorel_init()
+    hydra.main(version_base="1.3", config_path=None)(main)()

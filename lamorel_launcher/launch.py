@@ -67,6 +67,7 @@ def _start(settings: Settings, environments: dict[int, dict[str, str]]) -> list[
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; the exit status is that of the process that failed, or 2 where the configuration is wrong."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # c10d warns of every address that has no name
     try:
         return launch(read_settings(sys.argv[1:] if argv is None else argv))
     except (LaunchError, LamorelConfigError) as error:

@@ -83,7 +83,7 @@ def gpus_of_llm_processes(config: LamorelConfig, llm_processes: int, environment
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     """Indices, or identifiers, of the GPUs that processes started here may use."""
     given = environment.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
+    if given is not None and given != "all":
         return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
     try:
         listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout

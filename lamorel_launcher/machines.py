@@ -14,6 +14,7 @@ from lamorel_launcher.settings import ARGS_KEY
 
 _BEAT_S = 1.0
 _SILENT_S = 10.0  # a launcher that does not beat for so long is gone
+_TOLD_S = 3.0  # in which news reach the store, if it is still there
 _CONNECT_S = 2.0
 
 
@@ -118,12 +119,14 @@ class SeveralMachines:
         return {rank for news in list(self._heard.values()) for rank in news["rl_ended"]}
 
     def finish(self) -> None:
-        """Machine 0 holds the store until the others, as far as it has heard of them, have ended, too."""
+        """Tells the others; machine 0 holds the store until those that still answer have ended, too."""
         self._news["done"] = True
-        deadline = time.monotonic() + _SILENT_S
-        while time.monotonic() < deadline and not self._store_lost:
-            others_done = all(news["done"] for news in list(self._heard.values()))
-            if self._done_told and (self._machine != 0 or others_done):
+        start = time.monotonic()
+        while time.monotonic() < start + _SILENT_S and not self._store_lost:
+            now = time.monotonic()
+            answering = [news for m, news in list(self._heard.items()) if now < self._heard_at[m] + _TOLD_S]
+            others_done = self._machine != 0 or all(news["done"] for news in answering)
+            if others_done and (self._done_told or now > start + _TOLD_S):
                 return
             time.sleep(0.1)
 

@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,17 @@ from lamorel.config import LamorelConfig, LamorelConfigError, parse_config
 ARGS_KEY = "lamorel_args.accelerate_args"
 PATH_KEY = "rl_script_args.path"
 _USAGE = "python -m lamorel_launcher.launch --config-path DIR --config-name NAME rl_script_args.path=SCRIPT [overrides]"
+
+# The flags that mean something where neither the processes nor the devices are accelerate's to choose.
+_VARIABLES = {
+    "mixed_precision": "ACCELERATE_MIXED_PRECISION",
+    "gradient_accumulation_steps": "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+    "debug": "ACCELERATE_DEBUG_MODE",
+    "dynamo_backend": "ACCELERATE_DYNAMO_BACKEND",
+    "dynamo_mode": "ACCELERATE_DYNAMO_MODE",
+    "num_cpu_threads_per_process": "OMP_NUM_THREADS",
+    "gpu_ids": "CUDA_VISIBLE_DEVICES",
+}
 
 
 class LaunchError(ValueError):
@@ -145,7 +155,6 @@ def accelerate_environment(flags: Mapping[str, Any]) -> dict[str, str]:
     if not flags:
         return {}
     from accelerate.commands.launch import launch_command_parser
-    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
     known = _accelerate_flags()
     line: list[str] = []
@@ -154,20 +163,14 @@ def accelerate_environment(flags: Mapping[str, Any]) -> dict[str, str]:
             near = difflib.get_close_matches(key, known, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "see accelerate launch --help"
             raise LamorelConfigError(f"{ARGS_KEY}.{key} is not a flag of accelerate launch; {hint}")
-        if isinstance(value, bool) and known[key].nargs == 0:
-            line += [f"--{key}"] if value else []
+        if known[key].nargs == 0:
+            line += [known[key].option_strings[0]] if value else []
         else:
-            line += [f"--{key}", str(value)]
+            line += [known[key].option_strings[0], str(value)]
     parser = launch_command_parser()
     parser.error = _refuse
-    args = parser.parse_args([*line, "script"])
-    args.mixed_precision = args.mixed_precision or "no"
-    args.dynamo_backend = args.dynamo_backend or "no"
-    _, environment = prepare_simple_launcher_cmd_env(args)
-    changed = {key: value for key, value in environment.items() if os.environ.get(key) != value}
-    if args.num_cpu_threads_per_process is None:
-        changed.pop("OMP_NUM_THREADS", None)
-    return changed
+    parsed = vars(parser.parse_args([*line, "script"]))
+    return {variable: str(parsed[flag]) for flag, variable in _VARIABLES.items() if flag in flags and flag in parsed}
 
 
 def _accelerate_flags() -> dict[str, argparse.Action]:

@@ -1,0 +1,129 @@
+"""What the launcher makes of its command line and configuration; nothing is started."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from lamorel.config import LamorelConfigError, parse_config
+from lamorel_launcher.launch import main
+from lamorel_launcher.layout import Address, environments, ranks_of_machine
+from lamorel_launcher.machines import store_socket
+from lamorel_launcher.settings import LaunchError, Settings, read_settings
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with `conf/run.yaml` and `script.py`."""
+    (tmp_path / "conf").mkdir()
+    tree = {
+        "lamorel_args": {"llm_args": {"model_path": "google/flan-t5-small", "seed": "${rl_script_args.seed}"}},
+        "rl_script_args": {"path": "???", "seed": 3},
+    }
+    OmegaConf.save(tree, tmp_path / "conf" / "run.yaml")
+    (tmp_path / "script.py").touch()
+    monkeypatch.chdir(tmp_path)
+    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def read(*overrides: str, name: str = "run") -> Settings:
+    return read_settings(["--config-path", "conf", "--config-name", name, "rl_script_args.path=script.py", *overrides])
+
+
+def args(**accelerate_args: Any) -> list[str]:
+    return [f"+lamorel_args.accelerate_args.{key}={value}" for key, value in accelerate_args.items()]
+
+
+@pytest.mark.parametrize("name", ["run", "run.yaml"])
+def test_paths_may_be_relative_and_overrides_are_handed_on(folder: Path, name: str) -> None:
+    settings = read("rl_script_args.seed=7", "+rl_script_args.note='a b'", name=name)
+    assert settings.script == folder / "script.py"
+    assert settings.lamorel.llm_args.seed == 7
+    assert settings.arguments == (
+        *("--config-path", str(folder / "conf"), "--config-name", "run"),
+        *("rl_script_args.path=script.py", "rl_script_args.seed=7", "+rl_script_args.note='a b'"),
+    )
+    assert sorted(os.listdir(folder)) == ["conf", "script.py"]  # no folder of hydra's
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["rl_script_args.path=nowhere.py"], "rl_script_args.path: .*nowhere.py does not exist"),
+        (["rl_script_args.path=null"], "rl_script_args.path is not set"),
+        (["rl_script_args.sed=1"], "Could not override 'rl_script_args.sed'"),
+        (["+lamorel_args.llm_args.dtyp=x"], "lamorel_args.llm_args.dtyp is not a key of Lamorel; did you mean dtype"),
+        (args(mixed_precison="bf16"), "mixed_precison is not a flag of accelerate launch; did you mean mixed_prec"),
+        (args(mixed_precision="bf17"), "lamorel_args.accelerate_args: argument --mixed_precision.* invalid choice"),
+        (args(num_machines=2), "num_machines is 2: set main_process_ip and main_process_port"),
+        (args(machine_rank=1), "machine_rank is 1, but num_machines is 1"),
+        (args(num_machines=3, main_process_ip="h", main_process_port=1), "num_machines is 3, but there are 2 proc"),
+    ],
+)
+def test_one_line_says_what_is_wrong(
+    folder: Path, overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((LaunchError, LamorelConfigError), match=message):
+        read(*overrides)
+    arguments = ["--config-path", "conf", "--config-name", "run", "rl_script_args.path=script.py", *overrides]
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+
+
+def test_accelerate_flags_reach_the_script(folder: Path) -> None:
+    settings = read(*args(mixed_precision="bf16", num_processes=17, cpu="true", num_cpu_threads_per_process=3))
+    assert settings.environment["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    assert settings.environment["OMP_NUM_THREADS"] == "3"
+    found = environments(settings.lamorel, Address("127.0.0.1", 1), settings.environment)
+    assert [env["WORLD_SIZE"] for env in found.values()] == ["2", "2"]
+    assert found[0]["ACCELERATE_USE_CPU"] == "true"
+    assert "OMP_NUM_THREADS" not in read(*args(mixed_precision="no")).environment
+
+
+def test_a_file_of_accelerate_fills_in_what_is_left_open(folder: Path) -> None:
+    file = {"num_machines": 2, "main_process_port": 1234, "mixed_precision": "bf16", "compute_environment": "X"}
+    OmegaConf.save(file, folder / "accelerate.yaml")
+    given = args(config_file="accelerate.yaml", main_process_ip="host", main_process_port=99, machine_rank="null")
+    settings = read(*given)
+    found = settings.lamorel.accelerate_args
+    assert (found.num_machines, found.main_process_port, found.main_process_ip) == (2, 99, "host")
+    assert settings.environment["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    assert read(*args(config_file="missing.yaml")).lamorel.accelerate_args.num_machines == 1
+
+
+def test_ranks_are_spread_evenly() -> None:
+    assert [list(ranks_of_machine(3, 2, m)) for m in range(2)] == [[0, 1], [2]]
+    assert [list(ranks_of_machine(8, 3, m)) for m in range(3)] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
+def test_each_llm_process_has_its_own_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree: dict[str, Any] = {
+        "distributed_setup_args": {"n_rl_processes": 1, "n_llm_processes": 3},
+        "llm_args": {"model_path": "x", "parallelism": {"use_gpu": True, "model_parallelism_size": 2}},
+    }
+    machines = {"num_machines": 2, "main_process_ip": "127.0.0.1", "main_process_port": 1}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5,3,GPU-1,1")
+    visible = []
+    for machine in range(2):  # ranks 0, 1 and ranks 2, 3
+        config = parse_config({**tree, "accelerate_args": {**machines, "machine_rank": machine}})
+        found = environments(config, Address("127.0.0.1", 1), {})
+        visible.append({rank: env["CUDA_VISIBLE_DEVICES"] for rank, env in found.items()})
+    assert visible == [{0: "7,5,3,GPU-1,1", 1: "7,5"}, {2: "7,5", 3: "3,GPU-1"}]
+    with pytest.raises(LamorelConfigError, match=r"3 LLM process.* want 6 GPU.*, but there are 5 here"):
+        environments(parse_config(tree), Address("127.0.0.1", 1), {})
+
+
+def test_a_taken_port_is_no_hindrance_on_one_machine() -> None:
+    with store_socket("127.0.0.1", None, any_port=True) as first:
+        port = first.getsockname()[1]
+        with store_socket("127.0.0.1", port, any_port=True) as second:
+            assert second.getsockname()[1] not in (0, port)
+        with pytest.raises(LamorelConfigError, match=f"main_process_port {port} cannot be used"):
+            store_socket("127.0.0.1", port, any_port=False)

@@ -1,15 +1,13 @@
 """Which ranks run on which machine, and what each of them finds in its environment."""
 
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lamorel.config import LamorelConfig, LamorelConfigError
+from lamorel.config import LamorelConfig
+from lamorel.distributed.gpus import gpus_of_llm_processes
 from lamorel.distributed.launched import LAUNCHER_VARIABLE, TIMEOUT_VARIABLE, World
 from lamorel.distributed.network import choose_interface
-
-_GPU_KEY = "lamorel_args.llm_args.parallelism"
 
 
 @dataclass(frozen=True)
@@ -62,31 +60,3 @@ def environments(config: LamorelConfig, address: Address, further: Mapping[str, 
         if rank in llm_ranks and gpus:
             found[rank]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[llm_ranks.index(rank)])
     return found
-
-
-def gpus_of_llm_processes(config: LamorelConfig, llm_processes: int, environment: Mapping[str, str]) -> list[list[str]]:
-    """Per LLM process of this machine the names of its GPUs; empty where the LLM runs on CPUs."""
-    parallelism = config.llm_args.parallelism
-    if not parallelism.use_gpu or not llm_processes:
-        return []
-    each = parallelism.model_parallelism_size
-    visible = visible_gpus(environment)
-    if len(visible) < llm_processes * each:
-        raise LamorelConfigError(
-            f"{_GPU_KEY}: {llm_processes} LLM process(es) on this machine want {llm_processes * each} GPU(s) "
-            f"(model_parallelism_size {each}), but there are {len(visible)} here: ask for fewer LLM processes, or set "
-            f"{_GPU_KEY}.use_gpu to false"
-        )
-    return [visible[i * each : (i + 1) * each] for i in range(llm_processes)]
-
-
-def visible_gpus(environment: Mapping[str, str]) -> list[str]:
-    """Indices, or identifiers, of the GPUs that processes started here may use."""
-    given = environment.get("CUDA_VISIBLE_DEVICES")
-    if given is not None and given != "all":
-        return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
-    try:
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return []
-    return [str(i) for i, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]

@@ -3,6 +3,8 @@
     launched.py   who is who, from the environment; needs no torch
     joining.py    the process group and its store
     network.py    addresses, and the interface that reaches the others
+    gpus.py       which GPUs an LLM process has
+    doors.py      how connections are made
     codec.py      a message as bytes, its tensors apart
     channel.py    whole messages over a connection, without blocking
     messages.py   what is sent

@@ -48,6 +48,8 @@ class SharedModule(LocalModule):
         self._suspended = False
         self._backward_pass = -1  # the one at whose end an exchange is due
         group.agree()  # that there is a module everywhere
+        if next(module.parameters()).is_cuda:
+            group.use_nccl()
         group.broadcast([*self._trainable_tensors(), *module.buffers()], source=0)
 
     @contextmanager

@@ -19,17 +19,14 @@ GROUP_ERRORS = (PeerFailedError, ProcessLostError, WaitTimeoutError)  # nothing 
 
 
 class LLMGroup:
-    """The LLM processes; every method but the constructor's is called by all of them, in the same order.
-
-    Args:
-        on_gpu: tensors handed to `add` and `broadcast` are on GPUs.
+    """The LLM processes; every method is called by all of them, in the same order.
 
     Attributes:
         index: of this process, from 0.
         size: number of processes.
     """
 
-    def __init__(self, world: World, store: Any, timeout_s: float, *, on_gpu: bool = False) -> None:
+    def __init__(self, world: World, store: Any, timeout_s: float) -> None:
         self.index, self.size = world.llm_index, world.n_llm
         self._world, self._store, self._timeout_s = world, store, timeout_s
         self._rounds = 0
@@ -37,7 +34,11 @@ class LLMGroup:
         others = {_key(i): world.llm_name(i) for i in range(self.size)}
         wait_for_keys(store, others, timeout_s, "to make its Caller")
         self._control = self._new_group("gloo")
-        self._data = self._new_group("nccl") if on_gpu else self._control
+        self._data = self._control
+
+    def use_nccl(self) -> None:
+        """For `add` and `broadcast`, whose tensors are then on GPUs."""
+        self._data = self._new_group("nccl")
 
     def name(self, index: int) -> str:
         return self._world.llm_name(index)

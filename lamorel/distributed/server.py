@@ -15,15 +15,17 @@ from lamorel.config import LamorelConfig
 from lamorel.distributed.channel import Channel, Undecodable, await_any, await_end, flush
 from lamorel.distributed.doors import Door
 from lamorel.distributed.failures import Failure, WaitTimeoutError
+from lamorel.distributed.gpus import choose_gpus
 from lamorel.distributed.gradients import SharedModule
 from lamorel.distributed.launched import HELD_OUTPUT_VARIABLE, OUTPUT_RELEASED, World, wait_to_be_ended
 from lamorel.distributed.llm_group import GROUP_ERRORS, LLMGroup
 from lamorel.distributed.messages import ALIVE, CLOSE, LOADED, Reply, Request
 from lamorel.forwards import base_model
 from lamorel.initializer import BaseModelInitializer
+from lamorel.llm import LLMModule
 from lamorel.module_function import BaseModuleFunction
 from lamorel.updater import BaseUpdater
-from lamorel.worker import Worker
+from lamorel.worker import LocalModule, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,8 @@ def serve(
     server = Server(config, world, store, updater)
     failure = server.load(functions, initializer)
     release_output()
-    torch.manual_seed(torch.initial_seed() + world.llm_index)  # else equal contexts are continued equally everywhere
+    if world.llm_index > 0:  # else samples are drawn alike in every process
+        torch.manual_seed(torch.initial_seed() + world.llm_index)
     try:
         channels = door.admit({rank: world.name(rank) for rank in range(world.n_rl)}, float(config.gloo_timeout))
         server.run(channels, failure)
@@ -75,15 +78,14 @@ class Server:
     ) -> Failure | None:
         """Loads the model; what went wrong, if anything did."""
         try:
-            if self._world.n_llm == 1:
-                self._worker = Worker(self._config, self._updater, functions, initializer)
-                self._save_here()
-                return None
-            on_gpu = self._config.llm_args.parallelism.use_gpu
-            self._group = LLMGroup(self._world, self._store, self._timeout_s, on_gpu=on_gpu)
-            self._worker = Worker(self._config, self._updater, functions, initializer, wrap=self._share)
+            if self._world.n_llm > 1:
+                self._group = LLMGroup(self._world, self._store, self._timeout_s)
+            choose_gpus(self._config, self._world)
+            wrap = LocalModule if self._group is None else self._share
+            self._worker = Worker(self._config, self._updater, functions, initializer, wrap)
             self._save_here()
-            self._group.agree()
+            if self._group is not None:
+                self._group.agree()
         except (Exception, SystemExit) as error:
             if self._group is not None and not isinstance(error, GROUP_ERRORS):
                 self._group.agree(failed=True)
@@ -107,7 +109,7 @@ class Server:
                 self._answer(channel, request)
         self._end(channels)
 
-    def _share(self, module: Any) -> SharedModule:
+    def _share(self, module: LLMModule) -> LocalModule:
         assert self._group is not None
         unused_allowed = self._config.allow_subgraph_use_whith_gradient
         self._module = SharedModule(module, self._group, unused_allowed=unused_allowed)

@@ -133,6 +133,7 @@ def test_a_late_process_is_named(launch: Callable[..., Launch], job: str, expect
     assert lines == []
 
 
+@pytest.mark.slow
 def test_a_failed_update(launch: Callable[..., Launch]) -> None:
     run = launch("failed_update")
     process = run.start(run.command())

@@ -1,5 +1,6 @@
 """Packed scoring: trees on contexts without padding, shared heads, and the models that cannot take it."""
 
+import copy
 import random
 from typing import Any
 
@@ -121,12 +122,20 @@ def test_every_architecture_is_scored_exactly(name: str, caplog: pytest.LogCaptu
     assert len(said) == (way != "packed")  # once, with the reason
 
 
+def test_attention_that_stays_with_the_model_is_noticed_whatever_the_weights() -> None:
+    config = copy.deepcopy(ARCHITECTURES["attention of its own"][0])
+    config.initializer_range = 1e-4  # all scores are alike, so that a wrong one looks right
+    ways = Ways(transformers.AutoModelForCausalLM.from_config(config).eval(), LLMArgs(), pad_id=PAD)
+    assert ways.way == "cached"
+
+
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("head", [0, 7, 12])
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "bart"])
 def test_heads_and_groups_change_nothing(tiny_models: dict[str, Any], family: str, head: int, together: bool) -> None:
     model = tiny_models[family].plain_model()
     ways = Ways(model, LLMArgs(), pad_id=PAD)
+    assert ways.way == "packed"
     assert ways._packed is not None
     ways._packed.together = together
     contexts, candidates = inputs(head=head)
@@ -188,8 +197,10 @@ def test_the_head_is_computed_once_until_the_weights_change(llama: Any) -> None:
         with torch.no_grad():
             llm._LLM_model.lm_head.weight.mul_(0.9)
         check(3)
+        contexts[:] = [text.replace("red", "blue") for text in contexts]
+        check(4)  # another head
         contexts[2] = "you see another thing"
-        check(3)  # no common head any more
+        check(4)  # none any more
 
 
 def test_context_only_functions_without_adapters_have_a_head_of_their_own(llama: Any) -> None:

@@ -56,7 +56,12 @@ def environments(config: LamorelConfig, address: Address, further: Mapping[str, 
         found[rank] = {**shared, "RANK": str(rank), "LOCAL_RANK": str(i)}
         alike = llm_ranks if rank in llm_ranks else [r for r in local if r not in llm_ranks]
         # RL and LLM processes wait for each other: each kind may use all cores.
-        found[rank].setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // len(alike))))
+        found[rank].setdefault("OMP_NUM_THREADS", str(max(1, _cores() // len(alike))))
         if rank in llm_ranks and gpus:
             found[rank]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[llm_ranks.index(rank)])
     return found
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,7 +12,7 @@ from typing import IO
 from lamorel.distributed.launched import HELD_OUTPUT_VARIABLE, OUTPUT_RELEASED
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_libc = ctypes.CDLL(None, use_errno=True)  # loaded here, as little may happen between fork and exec
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # of Linux; found here, as little may happen between fork and exec
 
 
 class Process:
@@ -100,7 +100,8 @@ def _die_with(parent: int) -> Callable[[], None]:
     """What a child runs before exec: it is to be killed with its parent, however that one ends."""
 
     def set_signal() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if _prctl is not None:
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # gone already
             os._exit(1)
 

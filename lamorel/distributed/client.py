@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lamorel.config import LamorelConfig
 from lamorel.distributed.channel import Channel, Undecodable, await_each, await_end, flush, frame
@@ -31,7 +31,14 @@ class Client:
         ProcessLostError: an LLM process has ended; the client is then broken.
     """
 
+    _was_made: ClassVar[bool] = False
+
     def __init__(self, config: LamorelConfig, world: World, store: Any) -> None:
+        if Client._was_made:
+            raise RuntimeError(
+                "this launch has had its Caller, and its LLM processes end with it: make one, and keep it"
+            )
+        Client._was_made = True
         self._world = world
         self._store = store
         self._timeout_s = float(config.gloo_timeout)

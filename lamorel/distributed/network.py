@@ -1,6 +1,5 @@
 """Addresses: by which one this machine reaches the others, and the interface that has it. Needs no torch."""
 
-import fcntl
 import os
 import socket
 import struct
@@ -34,6 +33,8 @@ def choose_interface(main_process_ip: str) -> None:
 
 def _interface_of(address: str) -> str | None:
     """The interface with an IPv4 address."""
+    import fcntl  # not on every system; without a launcher nobody comes here
+
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             try:

@@ -148,6 +148,32 @@ def test_a_failed_update(launch: Callable[..., Launch]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        (
+            "unused_head",
+            [r"RuntimeError .* parameter _module_functions.unused.weight has no gradient after a backward"],
+        ),
+        (
+            "hidden_optimizer",
+            [
+                r"RuntimeError .* Troubled has an optimizer that another LLM process, which had no share of this",
+                r"RuntimeError .* this launch has had its Caller",
+            ],
+        ),
+    ],
+)
+def test_updates_that_would_make_processes_differ(launch: Callable[..., Launch], job: str, expected: list[str]) -> None:
+    run = launch(job, allow_subgraph_use_whith_gradient=False)
+    process = run.start(run.command())
+    lines, _ = finish(process, run)
+    assert (lines, process.returncode) == ([], 0)
+    for line, pattern in zip(said(run), expected, strict=True):
+        assert re.match(pattern, line), line
+
+
+@pytest.mark.slow
 def test_a_model_that_cannot_be_made(launch: Callable[..., Launch]) -> None:
     run = launch("initializer")
     process = run.start(run.command())

@@ -25,12 +25,24 @@ class Slow(BaseModuleFunction):
         return torch.zeros(len(tokenized_contexts), 1)
 
 
+class Unused(BaseModuleFunction):
+    """A head that no loss reads."""
+
+    def initialize(self) -> None:
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, forward_outputs: Any, minibatch: Any, tokenized_contexts: Any, **kwargs: Any) -> torch.Tensor:
+        return self.weight.expand(len(tokenized_contexts), 1)
+
+
 class Troubled(BaseUpdater):
     def perform_update(self, contexts: Any, candidates: Any, _current_batch_ids: Any, **kwargs: Any) -> Any:
         if kwargs.get("rank") == RANK:
             time.sleep(kwargs.get("seconds", 0))
             if kwargs.get("fail"):
                 raise ZeroDivisionError("in the updater")
+        if kwargs.get("hidden"):
+            self.kept_elsewhere = torch.optim.Adam(self._llm_module.parameters())
         outputs = self._llm_module(["__score"], contexts=contexts, candidates=candidates, require_grad=True)
         torch.stack([output["__score"].sum() for output in outputs]).mean().backward()
         return "done"
@@ -73,7 +85,8 @@ def main(config: Any) -> None:
         sys.exit("error: not like this")
     failing = "2" if job == "initializer" else None
     made = []
-    attempt(lambda: made.append(Caller(config.lamorel_args, Troubled(), {"slow": Slow()}, Initializer(failing))))
+    functions = {"slow": Slow()} | ({"unused": Unused()} if job == "unused_head" else {})
+    attempt(lambda: made.append(Caller(config.lamorel_args, Troubled(), functions, Initializer(failing))))
     if made:
         JOBS[job](made[0])
 
@@ -109,6 +122,22 @@ def failed_update(caller: Caller) -> None:
     say("closed")
 
 
+def unused_head(caller: Caller) -> None:
+    attempt(lambda: caller.update(CONTEXTS, CANDIDATES))
+
+
+def hidden_optimizer(caller: Caller) -> None:
+    attempt(lambda: caller.update(CONTEXTS[:1], CANDIDATES[:1], hidden=True))
+    caller.close()
+    attempt(lambda: Caller(caller_config()))
+
+
+def caller_config() -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.load(FOLDER / "config.yaml").lamorel_args
+
+
 def checkpoint_on_sigterm(caller: Caller) -> None:
     class StopError(Exception):
         pass
@@ -126,7 +155,8 @@ def checkpoint_on_sigterm(caller: Caller) -> None:
         say(f"saved {(FOLDER / 'checkpoint' / 'model.safetensors').is_file()}")
 
 
-JOBS = {job.__name__: job for job in (loop, updates, late_answer, late_exchange, failed_update, checkpoint_on_sigterm)}
+RUNNING = (loop, updates, late_answer, late_exchange, checkpoint_on_sigterm)
+JOBS = {job.__name__: job for job in (*RUNNING, failed_update, unused_head, hidden_optimizer)}
 
 if __name__ == "__main__":
     import hydra

@@ -1,9 +1,9 @@
-"""Scoring and update throughput and peak memory, beside what a user would do with plain Hugging Face.
+"""Scoring and update throughput, peak memory and LLM processes, beside what a user would do with plain Hugging Face.
 
 On two CPU cores, all three models (about 15 minutes, most of it the slow ways):
     python benchmarks/scoring.py
 One model, quickly (while working on it; --slow-repeats 0 leaves out the ways (a) and (b)):
-    python benchmarks/scoring.py --models t5 --repeats 3 --slow-repeats 0 --skip memory
+    python benchmarks/scoring.py --models t5 --repeats 3 --slow-repeats 0 --skip memory,processes
 On a GPU, with Flan-T5-large's and Llama-1B's shapes:
     python benchmarks/scoring.py --device cuda --sizes large --dtype bf16 --slow-repeats 3
 
@@ -14,7 +14,6 @@ repetition has fresh prompts, figures are medians. benchmarks/README.md defines 
 import argparse
 import json
 import math
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,14 +22,13 @@ import report
 import torch
 import transformers
 from scoring_measure import Plan, Times, measure
+from scoring_subprocesses import memory_contexts, parts
 from scoring_workload import SHAPES, write_model
 
 NAMES = {"t5": "T5", "llama": "Llama", "gpt2": "GPT-2"}
 # What is demanded of the small shapes on two CPU cores in fp32.
 ASKED_SCORING_B = {"t5": 7.5, "llama": 12.0, "gpt2": 12.0}
 ASKED_SCORING_C = {"t5": 0.80, "llama": 1.0, "gpt2": 1.0}
-MEMORY_CONTEXTS = 64
-GB = 1e9
 
 
 def main() -> int:
@@ -43,10 +41,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             write_model(Path(folder), model, args.sizes, args.dtype)
             times = measure(Path(folder), _plan(args))
-            memory = (
-                {} if "memory" in args.skip else {work: _memory(folder, work, args) for work in ("scoring", "update")}
-            )
-        columns[model] = _figures(model, times, memory, args)
+            more = parts(Path(folder), model, args)
+        columns[model] = _figures(model, times, args) | more
         worst = max(worst, 0.0 if math.isnan(times.difference) else times.difference)
         print(f"{model}: " + "; ".join(f"{name} {value}" for name, value in columns[model].items()), file=sys.stderr)
     text = _text(columns, args)
@@ -75,7 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--slow-repeats", type=int, default=1, help="of (a) and (b)")
     parser.add_argument("--contexts", type=int, default=32, help="prompts scored at once")
     parser.add_argument("--update-contexts", type=int, default=16, help="prompts of an update")
-    parser.add_argument("--skip", type=lambda text: text.split(","), default=[], help="memory")
+    parser.add_argument("--skip", type=lambda text: text.split(","), default=[], help="memory,processes")
     parser.add_argument("--llm-args", type=json.loads, default={}, help='further llm_args of ours: {"compile": true}')
     parser.add_argument("--output", type=Path, help="file for the table")
     parser.add_argument("--update-readme", action="store_true", help="table into README.md and RESULTS.md")
@@ -113,16 +109,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     )
 
 
-def _memory(folder: str, work: str, args: argparse.Namespace) -> dict[str, int]:
-    """Peak bytes of scoring or updating MEMORY_CONTEXTS prompts, in a fresh process."""
-    command = [sys.executable, str(Path(__file__).with_name("scoring_memory.py")), folder, work]
-    command += ["--contexts", str(min(MEMORY_CONTEXTS, 2 * args.contexts)), "--device", args.device]
-    command += ["--dtype", args.dtype, "--threads", str(args.threads), "--llm-args", json.dumps(args.llm_args)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def _figures(model: str, times: Times, memory: dict[str, dict[str, int]], args: argparse.Namespace) -> dict[str, str]:
+def _figures(model: str, times: Times, args: argparse.Namespace) -> dict[str, str]:
     """The rows of one model's column."""
     scoring, update = times.scoring, times.update
     judged = args.sizes == "small" and args.device == "cpu"
@@ -140,10 +127,6 @@ def _figures(model: str, times: Times, memory: dict[str, dict[str, int]], args: 
         "update: bound (c), s": f"{update['c']:.3g}",
         "update: ours / bound": _ratio(update["c"], update["ours"]) + (" (≥ 0.85)" if judged else ""),
     }
-    for work, found in memory.items():
-        more = (found["peak"] - found["loaded"]) / GB
-        limit = ", ≤ 3" if judged and model == "t5" and work == "update" else ""
-        figures[f"{work}: peak memory, GB"] = f"{found['peak'] / GB:.2f} ({more:.2f} above loaded{limit})"
     figures |= {f"{work}: GPU computes, share": f"{share:.2f}" for work, share in times.gpu_busy.items()}
     return figures
 
@@ -152,7 +135,7 @@ def _text(columns: dict[str, dict[str, str]], args: argparse.Namespace) -> str:
     names = list(dict.fromkeys(name for figures in columns.values() for name in figures))
     rows = [[name, *(figures.get(name, "") for figures in columns.values())] for name in names]
     extra = f"; ours with {json.dumps(args.llm_args)}" if args.llm_args else ""
-    memory = f", memory with {min(MEMORY_CONTEXTS, 2 * args.contexts)}"
+    memory = "" if "memory" in args.skip else f", memory with {memory_contexts(args)}"
     note = (
         f"{report.machine(args.device, args.threads)}. {args.sizes} shapes, {args.dtype}; scoring {args.contexts} "
         f"contexts, updates with {args.update_contexts}{memory}; medians of {args.repeats} repetitions, "

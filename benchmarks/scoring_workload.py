@@ -77,9 +77,9 @@ def _gpt2(hidden: int, layers: int, heads: int, vocabulary: int) -> transformers
 # size -> model -> its config
 SHAPES: dict[str, dict[str, Callable[[], transformers.PretrainedConfig]]] = {
     "tiny": {
-        "t5": lambda: _t5(32, 2, 4, 8, 48, 128),
-        "llama": lambda: _llama(32, 2, 4, 4, 48, 128),
-        "gpt2": lambda: _gpt2(32, 2, 4, 128),
+        "t5": lambda: _t5(32, 2, 4, 8, 48, 512),
+        "llama": lambda: _llama(32, 2, 4, 4, 48, 512),
+        "gpt2": lambda: _gpt2(32, 2, 4, 512),
     },
     "small": {
         "t5": lambda: _t5(512, 8, 6, 64, 1024, 32128),
@@ -93,8 +93,8 @@ SHAPES: dict[str, dict[str, Callable[[], transformers.PretrainedConfig]]] = {
 }
 
 
-def write_model(folder: Path, model: str, size: str, dtype: str) -> None:
-    """Model with random weights and its tokenizer, in Hugging Face format."""
+def write_model(folder: Path, model: str, size: str, dtype: str, tokenizer: Any = None) -> None:
+    """Model with random weights and a tokenizer, `make_tokenizer`'s or the given one, in Hugging Face format."""
     config = SHAPES[size][model]()
     auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     torch.manual_seed(0)
@@ -104,7 +104,7 @@ def write_model(folder: Path, model: str, size: str, dtype: str) -> None:
         # heads give logits of about 1, as this does.
         torch.nn.init.normal_(made.lm_head.weight, std=config.d_model**-0.5)
     made.save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
+    (tokenizer or make_tokenizer()).save_pretrained(folder)
 
 
 def make_tokenizer() -> Any:

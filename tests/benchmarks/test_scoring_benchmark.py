@@ -1,5 +1,6 @@
 """The benchmark scripts run on tiny models, and their workload is what they say it is."""
 
+import re
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -10,7 +11,15 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-MODULES = ("report", "scoring", "scoring_measure", "scoring_workload", "scoring_yardsticks")
+MODULES = (
+    "ppo_iterations",
+    "report",
+    "scoring",
+    "scoring_measure",
+    "scoring_subprocesses",
+    "scoring_workload",
+    "scoring_yardsticks",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +56,9 @@ def test_scoring_on_a_tiny_model(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
     scoring: Any = import_module("scoring")
-    options = "--sizes tiny --models t5,gpt2 --repeats 1 --contexts 3 --update-contexts 2 --threads 1 --skip memory"
+    options = (
+        "--sizes tiny --models t5,gpt2 --repeats 1 --contexts 3 --update-contexts 2 --threads 1 --skip memory,processes"
+    )
     monkeypatch.setattr(sys, "argv", ["scoring.py", *options.split(), "--output", str(tmp_path / "table.md")])
     assert scoring.main() == 0
     written = (tmp_path / "table.md").read_text()
@@ -61,12 +72,15 @@ def test_scoring_on_a_tiny_model(
         assert ratio == pytest.approx(ours / theirs, rel=0.02)
 
 
-def test_peak_memory_is_taken_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    scoring: Any = import_module("scoring")
+def test_what_needs_processes_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    scoring, subprocesses = import_module("scoring"), import_module("scoring_subprocesses")
     import_module("scoring_workload").write_model(tmp_path, "llama", "tiny", "fp32")
-    monkeypatch.setattr(sys, "argv", ["scoring.py", "--contexts", "2", "--threads", "1"])
-    found = scoring._memory(str(tmp_path), "update", scoring._arguments())
-    assert 1e8 < found["loaded"] <= found["peak"]
+    options = "--sizes tiny --contexts 2 --repeats 1 --threads 1"
+    monkeypatch.setattr(sys, "argv", ["scoring.py", *options.split()])
+    args = scoring._arguments()
+    found = subprocesses.peak_memory(tmp_path, "update", args)
+    assert 1e8 < found["loaded"] <= found["peak"] < 2e9
+    assert subprocesses.launched_ratio(tmp_path, "llama", 1, args) > 0
 
 
 def test_a_model_that_the_size_does_not_have(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -86,3 +100,17 @@ def test_the_table_goes_between_its_markers(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="no lines <!-- y -->"):
         report.replace_between_markers(path, "y", "")
+
+
+def test_ppo_iterations_of_a_tiny_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    options = "--size tiny --envs 2 --steps 3 --iterations 1 --batch-size 4 --threads 1 rl_script_args.epochs=1"
+    monkeypatch.setattr(sys, "argv", ["ppo_iterations.py", *options.split()])
+    assert import_module("ppo_iterations").main() == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("| one iteration of 6 steps")
+    rate, share, hours = (
+        float(re.search(rf"{name}.*\| ([\d.e+]+) ", printed).group(1))  # type: ignore[union-attr]
+        for name in ("steps/s, all in", "of the 17.4 steps/s", "hours for 1,500,000 steps")
+    )
+    assert share == pytest.approx(rate / 17.36, abs=0.01)
+    assert hours == pytest.approx(1_500_000 / rate / 3600, rel=0.02)

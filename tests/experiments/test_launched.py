@@ -29,8 +29,10 @@ def test_launched_training_and_tests_are_those_of_one_process(small, tmp_path):
     train(make_config(alone))
     run_tests(make_config([*alone, "rl_script_args.zero_shot=false"]))
 
+    train(make_config([*small, "rl_script_args.num_steps=32"]))  # a run may go on with another number of processes
     trained = launch("train_language_agent.py", [*small, LLM_PROCESSES], tmp_path)
     assert trained.returncode == 0, trained.stderr
+    assert trained.stderr.count("resumed at update 1") == 1
     assert trained.stderr.count("update 3 |") == 1  # one process speaks
     tested = launch("post-training_tests.py", [*small, LLM_PROCESSES, "rl_script_args.zero_shot=false"], tmp_path)
     assert tested.returncode == 0, tested.stderr

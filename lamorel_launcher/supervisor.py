@@ -5,12 +5,14 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 
+from lamorel.distributed.launched import LOST_STATUS
 from lamorel_launcher.machines import OneMachine, SeveralMachines
 from lamorel_launcher.processes import Process, how_it_ended, status
 
 _POLL_S = 0.05
 _SETTLE_S = 1.0  # for RL process 0 to fail with the words that an LLM process was not allowed to print
 _FINALLY_S = 3.0  # for the `finally` of an RL process that notices the loss of an LLM process
+_NEWS_S = 3.0  # in which another machine's failure is known here
 _KILL_AFTER_S = 5.0  # between SIGTERM and SIGKILL
 _LLM_END_S = 5.0  # for LLM processes to end by themselves after the last RL process
 
@@ -73,18 +75,26 @@ class Supervisor:
 
     def _trouble(self) -> tuple[str, int] | None:
         """What has gone wrong, in one line, and the exit status for it."""
-        failed = [process for process in self._processes if process.exit_code not in (None, 0)]
-        if failed:
-            process = self._culprit(failed[0])
-            assert process.exit_code is not None
-            if process.held_output:
-                sys.stderr.write(process.held_output)
-            what = f"{process.name} {how_it_ended(process.exit_code)}"
-            if self._stopped_by is not None:
-                what = f"stopped by {self._stopped_by}: {what}"
-            return what, status(process.exit_code)
+        if any(process.exit_code == LOST_STATUS for process in self._processes):
+            # It ended because another one did, whose end, or the news of it, may be on its way.
+            _wait(lambda: self._failed() != [] or self._machines.problem() is not None, _NEWS_S)
         elsewhere = self._machines.problem()
-        return None if elsewhere is None else (elsewhere, 1)
+        failed = self._failed() or (self._failed(followed_others=True) if elsewhere is None else [])
+        if not failed:
+            return None if elsewhere is None else (elsewhere, 1)
+        process = self._culprit(failed[0])
+        assert process.exit_code is not None
+        if process.held_output:
+            sys.stderr.write(process.held_output)
+        what = f"{process.name} {how_it_ended(process.exit_code)}"
+        if self._stopped_by is not None:
+            what = f"stopped by {self._stopped_by}: {what}"
+        return what, status(process.exit_code)
+
+    def _failed(self, *, followed_others: bool = False) -> list[Process]:
+        """Processes that have ended badly, by themselves or because others had."""
+        failed = [process for process in self._processes if process.exit_code not in (None, 0)]
+        return [process for process in failed if (process.exit_code == LOST_STATUS) == followed_others]
 
     def _culprit(self, first: Process) -> Process:
         """The process to name: a script that fails before its Caller does so everywhere, RL process 0 has said why."""

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lamorel.distributed.launched import TIMEOUT_KEY, has_our_launcher
+from lamorel.distributed.launched import LOST_STATUS, TIMEOUT_KEY, has_our_launcher
 
 
 class WaitTimeoutError(TimeoutError):
@@ -73,7 +73,7 @@ def first_failure(failures: Iterable[Failure]) -> Failure | None:
 
 def process_lost(message: str) -> BaseException:
     """What to raise where another process has gone."""
-    return ProcessLostExit(1) if has_our_launcher() else ProcessLostError(message)
+    return ProcessLostExit(LOST_STATUS) if has_our_launcher() else ProcessLostError(message)
 
 
 def _pickled(error: BaseException) -> bytes | None:

@@ -20,6 +20,8 @@ HELD_OUTPUT_VARIABLE = "LAMOREL_HELD_OUTPUT"  # descriptors of the real stdout a
 
 OUTPUT_RELEASED = b"\0released"  # ends what is held back, once the process prints for itself
 
+LOST_STATUS = 112  # exit status of a process that ends because another one did (EHOSTDOWN); nothing else uses it
+
 DEFAULT_TIMEOUT_S = 1800.0
 _QUIET_WAIT_S = 10.0
 
@@ -106,4 +108,4 @@ def wait_to_be_ended() -> None:
         SystemExit: nobody ended this process.
     """
     time.sleep(_QUIET_WAIT_S)
-    raise SystemExit(1)
+    raise SystemExit(LOST_STATUS)

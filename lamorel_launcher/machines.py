@@ -13,7 +13,7 @@ from lamorel_launcher.layout import Address
 from lamorel_launcher.settings import ARGS_KEY
 
 _BEAT_S = 1.0
-_SILENT_S = 10.0  # a launcher that does not beat for so long is gone
+_SILENT_S = 7.0  # a launcher that does not beat for so long is gone
 _TOLD_S = 3.0  # in which news reach the store, if it is still there
 _CONNECT_S = 2.0
 

@@ -89,6 +89,18 @@ def test_low_precision(tiny_pair: Any, name: str, dtype: torch.dtype) -> None:
         torch.testing.assert_close(found, expected, rtol=0.05, atol=1.0)  # rounding, not another model
 
 
+@pytest.mark.parametrize("scoring", ["fast", "cached", "pairs", "reference"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_log_softmax_is_fp32_over_16_bit_logits(tiny_pair: Any, dtype: str, scoring: str) -> None:
+    letters = list("abcdefghij")  # one token each
+    with tiny_pair.caller(dtype=dtype, scoring=scoring) as caller:
+        [output] = caller.score(["you see the ball"], [letters], ["__logits", "__tokens"])
+    assert output["__tokens"].tolist() == [1] * 10
+    normaliser = output["__logits"] - output["__score"]
+    # One number for all. Rounded to 16 bit, log-probabilities of -5 to -30 would be off by up to 0.06 (bf16, eps 2^-8).
+    torch.testing.assert_close(normaliser, normaliser[:1].expand(10), rtol=0, atol=1e-5)
+
+
 def test_pytorch_bin_weights(t5: Any, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 

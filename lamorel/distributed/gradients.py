@@ -10,19 +10,23 @@ several forwards may come before one backward (DDP's second forward resets its b
 more or fewer backward passes than elsewhere, or be empty; and many chunks may be accumulated before one exchange.
 
 Every exchange begins with a small sum of flags over all LLM processes: who takes part, who has failed, which parameters
-have a gradient anywhere. A process that has finished its share, or has none, keeps answering, with weight 0, until all
-have finished; the weights of the others are scaled up to 1. What an earlier exchange left in `.grad`, equal on all,
-therefore passes through unchanged. Whoever did not take part in every exchange receives the parameters, the updater's
-state and the gradients at the end: processes are always equal between updates.
+have a new gradient anywhere. A process that has finished its share, or has none, keeps answering, with weight 0, until
+all have finished. What an earlier exchange left in `.grad`, equal on all, is set aside during a backward pass, and only
+what the pass adds is exchanged. Where the pass begins with no gradient it is a step of those that take part, whose
+weights are scaled up to 1; where it adds to a gradient, the weights stay those of the whole batch. Whoever did not take
+part in every exchange receives the parameters, the updater's state and the gradients at the end: processes are always
+equal between updates.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 
 from lamorel.distributed.llm_group import GROUP_ERRORS, LLMGroup, buckets
-from lamorel.llm import LLMModule
+from lamorel.llm import LLMModule, Outputs
 from lamorel.updater import BaseUpdater, restore_updater, updater_state
 from lamorel.worker import LocalModule
 
@@ -39,8 +43,11 @@ class SharedModule(LocalModule):
         super().__init__(module)
         self._group = group
         self._unused_allowed = unused_allowed
-        self._parameters_of_update: list[tuple[str, torch.nn.Parameter]] = []
+        self._named_parameters: list[tuple[str, torch.nn.Parameter]] = []
         self._hooked: set[torch.nn.Parameter] = set()
+        self._new: set[torch.Tensor] = set()  # with a gradient that has not been exchanged
+        self._set_aside: dict[torch.Tensor, torch.Tensor] = {}  # what was exchanged before, without the new part
+        self._changed: set[torch.Tensor] = set()  # by this update, perhaps
         self._shares: list[int] = []
         self._missed: set[int] = set()  # processes that are not up to date
         self._last_active: list[int] = []
@@ -51,6 +58,10 @@ class SharedModule(LocalModule):
         if next(module.parameters()).is_cuda:
             group.use_nccl()
         group.broadcast([*self._trainable_tensors(), *module.buffers()], source=0)
+
+    def forward(self, *args: Any, **kwargs: Any) -> list[Outputs]:
+        self._watch_trainable()  # an updater may freeze and thaw parameters
+        return super().forward(*args, **kwargs)
 
     @contextmanager
     def update(self, shares: Sequence[int], updater: BaseUpdater | None) -> Iterator[None]:
@@ -77,6 +88,8 @@ class SharedModule(LocalModule):
             raise
         finally:
             self._updating = False
+            self._new.clear()
+            self._set_aside.clear()
             self.module.weights_changed()
 
     @contextmanager
@@ -94,16 +107,33 @@ class SharedModule(LocalModule):
         self._shares = list(shares)
         self._missed = {i for i, share in enumerate(shares) if share == 0}
         self._last_active = [0]  # LLM process 0 has a share always
-        self._parameters_of_update = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]
-        for _, parameter in self._parameters_of_update:
-            if parameter not in self._hooked:
-                parameter.register_post_accumulate_grad_hook(self._on_gradient)
-                self._hooked.add(parameter)
+        self._named_parameters = list(self.module.named_parameters())
+        self._new.clear()
+        self._set_aside.clear()
+        self._changed = {parameter for _, parameter in self._named_parameters if parameter.requires_grad}
         self._backward_pass = -1
         self._updating = True
+        self._watch_trainable()
 
-    def _on_gradient(self, _: torch.Tensor) -> None:
+    def _watch_trainable(self) -> None:
+        if not self._updating:
+            return
+        for _, parameter in self._named_parameters:
+            if parameter.requires_grad and parameter not in self._hooked:
+                parameter.register_hook(partial(self._before_gradient, parameter))
+                parameter.register_post_accumulate_grad_hook(self._on_gradient)
+                self._hooked.add(parameter)
+
+    def _before_gradient(self, parameter: torch.nn.Parameter, _: torch.Tensor) -> None:
+        """Sets aside what is there already."""
+        if self._updating and parameter not in self._new and parameter.grad is not None:
+            self._set_aside[parameter] = parameter.grad
+            parameter.grad = None
+
+    def _on_gradient(self, parameter: torch.Tensor) -> None:
         """Asks for an exchange at the end of this backward pass, once."""
+        if self._updating:
+            self._new.add(parameter)
         backward_pass = torch._C._current_graph_task_id()
         if self._updating and not self._suspended and backward_pass != self._backward_pass:
             self._backward_pass = backward_pass
@@ -121,31 +151,48 @@ class SharedModule(LocalModule):
         Returns:
             Whether any did.
         """
-        taking_part, with_gradient = self._flags(active=active)
+        taking_part, with_gradient, without = self._flags(active=active)
         if not taking_part:
             return False
         self._missed |= set(range(self._group.size)) - set(taking_part)
         self._last_active = taking_part
-        total = sum(self._shares[i] for i in taking_part)
-        weight = self._shares[self._group.index] / total if active else 0.0
-        self._refuse_unused(with_gradient, len(taking_part))
-        parameters = [p for (_, p), n in zip(self._parameters_of_update, with_gradient, strict=True) if n]
+        weight = self._shares[self._group.index] / self._weight_of_all(taking_part) if active else 0.0
+        self._refuse_unused(without)
+        parameters = [p for (_, p), n in zip(self._named_parameters, with_gradient, strict=True) if n]
+        self._changed.update(parameters)
         for some in buckets(parameters):
             self._add_gradients(some, weight)
+        self._new.clear()
+        self._set_aside.clear()
         return True
 
-    def _flags(self, *, active: bool, failed: bool = False) -> tuple[list[int], list[int]]:
-        """Which processes take part, and per parameter how many of them have a gradient of it."""
+    def _weight_of_all(self, taking_part: list[int]) -> int:
+        """What shares are divided by: those that take part, or all where these add to a gradient of all."""
+        total = sum(self._shares[i] for i in taking_part)
+        if total == sum(self._shares):
+            return total
+        before = (self._exchanged_before(parameter) for _, parameter in self._named_parameters)
+        return sum(self._shares) if any(gradient is not None and gradient.any() for gradient in before) else total
+
+    def _exchanged_before(self, parameter: torch.Tensor) -> torch.Tensor | None:
+        """The gradient without what is new in it; equal on all processes that take part."""
+        return self._set_aside.get(parameter) if parameter in self._new else parameter.grad
+
+    def _flags(self, *, active: bool, failed: bool = False) -> tuple[list[int], list[int], list[int]]:
+        """Which processes take part, and per parameter how many of them have a new gradient of it, or lack any."""
         size = self._group.size
-        own = [active and parameter.grad is not None for _, parameter in self._parameters_of_update]
-        flags = torch.zeros(2 * size + len(own), dtype=torch.int64)
-        flags[self._group.index] = active
-        flags[size + self._group.index] = failed
-        flags[2 * size :] = torch.tensor(own)
+        flags = torch.zeros(2 * (size + len(self._named_parameters)), dtype=torch.int64)
+        who_takes_part, who_failed, new, without = flags.split([size, size, *[len(self._named_parameters)] * 2])
+        who_takes_part[self._group.index] = active
+        who_failed[self._group.index] = failed
+        if active:
+            parameters = [parameter for _, parameter in self._named_parameters]
+            new.copy_(torch.tensor([parameter in self._new for parameter in parameters]))
+            without.copy_(torch.tensor([p.requires_grad and p.grad is None for p in parameters]))
         self._group.add_flags(flags)
         if not failed:
-            self._group.refuse_failed(flags[size : 2 * size])
-        return flags[:size].nonzero().flatten().tolist(), flags[2 * size :].tolist()
+            self._group.refuse_failed(who_failed)
+        return who_takes_part.nonzero().flatten().tolist(), new.tolist(), without.tolist()
 
     def _tell_failure(self) -> None:
         """Ends the others' update too, in place of their wait."""
@@ -154,47 +201,58 @@ class SharedModule(LocalModule):
         except GROUP_ERRORS:
             return  # the failure that is on its way already is the one to report
 
-    def _refuse_unused(self, with_gradient: list[int], active: int) -> None:
+    def _refuse_unused(self, without: list[int]) -> None:
         if self._unused_allowed:
             return
-        for (name, _), count in zip(self._parameters_of_update, with_gradient, strict=True):
-            if count < active:
+        for (name, _), count in zip(self._named_parameters, without, strict=True):
+            if count:
                 raise RuntimeError(
                     f"parameter {name} has no gradient after a backward pass: freeze it, or set "
                     f"lamorel_args.allow_subgraph_use_whith_gradient to true"
                 )
 
     def _add_gradients(self, parameters: list[torch.Tensor], weight: float) -> None:
-        """Puts the weighted sum over processes into `.grad`, in fp32 at least."""
+        """Adds the weighted sum of the new parts over processes to `.grad`, in fp32 at least."""
         dtype = torch.promote_types(parameters[0].dtype, torch.float32)
         sizes = [parameter.numel() for parameter in parameters]
         flat = torch.zeros(sum(sizes), dtype=dtype, device=parameters[0].device)
         pieces = flat.split(sizes)
         if weight > 0:
             for parameter, piece in zip(parameters, pieces, strict=True):
-                if parameter.grad is not None:
+                if parameter in self._new and parameter.grad is not None:
                     piece.copy_(parameter.grad.reshape(-1)).mul_(weight)
         self._group.add(flat)
         if weight > 0:
             for parameter, piece in zip(parameters, pieces, strict=True):
-                if parameter.grad is None:
-                    parameter.grad = torch.empty_like(parameter)
-                parameter.grad.copy_(piece.view_as(parameter))
+                self._put_gradient(parameter, piece.view_as(parameter))
+
+    def _put_gradient(self, parameter: torch.Tensor, new: torch.Tensor) -> None:
+        before = self._exchanged_before(parameter)
+        if before is not None:
+            parameter.grad = before.add_(new.to(before.dtype))
+        else:
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            parameter.grad.copy_(new)
 
     def _synchronise(self, updater: BaseUpdater | None) -> None:
         """Makes processes equal to one that took part in every exchange."""
         source = min(set(self._last_active) - self._missed)
         is_source = self._group.index == source
         behind = self._group.index in self._missed
-        self._group.broadcast([*self._trainable_tensors(), *self.module.buffers()], source)
-        has_gradient = [parameter.grad is not None for _, parameter in self._parameters_of_update]
-        has_gradient = self._group.broadcast_object(has_gradient, source)
-        for (_, parameter), has in zip(self._parameters_of_update, has_gradient, strict=True):
-            if not has:
+        parameters = [parameter for _, parameter in self._named_parameters]
+        own = [(p.requires_grad, p.requires_grad or p in self._changed, p.grad is not None) for p in parameters]
+        facts = self._group.broadcast_object(own, source)
+        changed = [p for p, (_, has_changed, _) in zip(parameters, facts, strict=True) if has_changed]
+        self._group.broadcast([*changed, *self.module.buffers()], source)
+        for parameter, (trainable, _, has_gradient) in zip(parameters, facts, strict=True):
+            if parameter.requires_grad != trainable:
+                parameter.requires_grad_(trainable)
+            if not has_gradient:
                 parameter.grad = None
             elif parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
-        self._group.broadcast([p.grad for _, p in self._parameters_of_update if p.grad is not None], source)
+        self._group.broadcast([p.grad for p in parameters if p.grad is not None], source)
         state = updater_state(updater) if is_source else None
         hides = is_source and state is None and _has_optimizer(updater)
         state, hides = self._group.broadcast_object((state, hides), source)

@@ -47,6 +47,8 @@ class Learner(BaseUpdater):
     """One optimizer step per update, `way` says how."""
 
     def perform_update(self, contexts: Any, candidates: Any, _current_batch_ids: Any, **kwargs: Any) -> Any:
+        if "trainable" in kwargs:
+            self._llm_module.module._LLM_model.requires_grad_(kwargs["trainable"])
         parameters = list(self._llm_module.parameters())
         if kwargs["optimizer"] == "sgd":
             optimizer: Any = torch.optim.SGD(parameters, lr=0.05)
@@ -62,6 +64,11 @@ class Learner(BaseUpdater):
             optimizer.step()
         elif kwargs["way"] == "plain":
             self._plain(contexts, candidates, weights).mean().backward()
+            optimizer.step()
+        elif kwargs["way"] == "minibatches":  # more of them where the share is larger
+            for i in range(0, len(contexts), 2):
+                some = self._plain(contexts[i : i + 2], candidates[i : i + 2], weights[i : i + 2])
+                (some.sum() / len(contexts)).backward()
             optimizer.step()
         else:  # as many backward passes as there are contexts in the share
             for i in range(len(contexts)):
@@ -109,12 +116,17 @@ def run_jobs(caller: Caller, folder: Path) -> dict[str, Any]:
         found["error"] = (str(error), str(error.__cause__))
     found["weights at first"] = all_weights(caller)
     caller.save(folder / "start")
-    for way in ("accumulate", "plain"):
+    for way in ("accumulate", "plain", "minibatches"):
         for size in (5, 1):
             results = _update(caller, size, "sgd", way)
             found[f"sgd {way} {size}"] = all_weights(caller)
             found[f"sgd {way} {size} ids"] = sorted(i for result in results for i in result["ids"])
             caller.load(folder / "start")
+    _update(caller, 1, "sgd", "plain", trainable=False)
+    found["frozen"] = all_weights(caller)
+    _update(caller, 5, "sgd", "plain", trainable=True)
+    found["thawed"] = all_weights(caller)
+    caller.load(folder / "start")
     _update(caller, 5, "sgd", "uneven")
     found["uneven"] = all_weights(caller)
     caller.load(folder / "start")
@@ -131,8 +143,9 @@ def run_jobs(caller: Caller, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _update(caller: Caller, size: int, optimizer: str, way: str) -> list[Any]:
-    return caller.update(CONTEXTS[:size], CANDIDATES[:size], weights=WEIGHTS[:size], optimizer=optimizer, way=way)
+def _update(caller: Caller, size: int, optimizer: str, way: str, **more: Any) -> list[Any]:
+    kwargs = {"weights": WEIGHTS[:size], "optimizer": optimizer, "way": way, **more}
+    return caller.update(CONTEXTS[:size], CANDIDATES[:size], **kwargs)
 
 
 def run_as_one_of_two(caller: Caller, rank: int, folder: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_an_exception_comes_with_its_traceback(launched: dict[str, Any], in_proc
     assert 'raise kwargs["wrong"]' in cause
 
 
-@pytest.mark.parametrize("way", ["accumulate", "plain"])
+@pytest.mark.parametrize("way", ["accumulate", "plain", "minibatches"])
 @pytest.mark.parametrize("size", [5, 1])
 def test_one_step_of_gradient_descent(
     launched: dict[str, Any], in_process: dict[str, Any], way: str, size: int
@@ -62,6 +62,14 @@ def test_one_step_of_gradient_descent(
         assert (found - expected).norm() <= 1e-6 * expected.norm()
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert launched[f"sgd {way} {size} ids"] == list(range(size))
+
+
+def test_parameters_that_an_updater_freezes_and_thaws(launched: dict[str, Any], in_process: dict[str, Any]) -> None:
+    for name in ("frozen", "thawed"):
+        [expected] = in_process[name].unique(dim=0)
+        for found in launched[name]:  # LLM processes without a share, too
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(in_process["thawed"], in_process["frozen"])
 
 
 def test_processes_stay_equal(launched: dict[str, Any], in_process: dict[str, Any]) -> None:

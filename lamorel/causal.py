@@ -23,6 +23,9 @@ class CausalForwards(Forwards):
         super().__init__(model, pad_id=pad_id)
         self.from_last_context_token = from_last_context_token
 
+    def positions_needed(self, context: int, candidate: int) -> int:
+        return context + max(candidate - 1, 0)
+
     def root(self, contexts: Sequence[TokenIds], *, use_cache: bool, hidden_states: bool) -> Root:
         batch = pad(contexts, fill=self.pad_id, left=True, device=self.device)
         options: dict[str, Any] = {"logits_to_keep": 1} if self.accepts_logits_to_keep else {}

@@ -46,11 +46,33 @@ class Forwards(ABC):
         self.pad_id = pad_id
         self.accepts_position_ids = accepts(model, "position_ids")
         self.accepts_logits_to_keep = accepts(model, "logits_to_keep")
+        self.learned_positions = _learned_positions(base_model(model))
 
     @property
     def device(self) -> torch.device:
         """Where inputs go: the place of the embedding, also when a model is spread over several GPUs."""
         return self.model.get_input_embeddings().weight.device
+
+    def check_lengths(self, contexts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]] | None) -> None:
+        """Raises ValueError, naming the context, for texts longer than the model has positions.
+
+        A GPU would end the process in place of an error.
+        """
+        if self.learned_positions is None:
+            return
+        for i, ids in enumerate(contexts):
+            # Nothing follows a candidate's last token.
+            needed = self.positions_needed(len(ids), max(map(len, candidates[i])) if candidates is not None else 0)
+            if needed > self.learned_positions:
+                raise ValueError(
+                    f"contexts[{i}] ({len(ids)} tokens) and its candidates need {needed} positions, but "
+                    f"{type(base_model(self.model)).__name__} has {self.learned_positions}: shorten the texts, or take "
+                    f"a model with more"
+                )
+
+    @abstractmethod
+    def positions_needed(self, context: int, candidate: int) -> int:
+        """Positions that these numbers of tokens take."""
 
     @abstractmethod
     def root(self, contexts: Sequence[TokenIds], *, use_cache: bool, hidden_states: bool) -> Root:
@@ -63,6 +85,15 @@ class Forwards(ABC):
     @abstractmethod
     def pairs(self, contexts: Sequence[TokenIds], rows: Sequence[Row], *, hidden_states: bool = True) -> View:
         """A plain forward over (context, candidate) pairs, as module functions see it. Needs no cache."""
+
+
+def _learned_positions(model: Any) -> int | None:
+    """Number of learned positions (GPT-2, OPT, BART); None where positions are computed and have no end."""
+    count = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding) and m is not model.get_input_embeddings()]
+    # OPT's and BART's tables begin with 2 rows of no position.
+    learned = count is not None and any(table.num_embeddings - count in (0, 2) for table in tables)
+    return count if learned else None
 
 
 def accepts(model: Any, argument: str) -> bool:

@@ -45,8 +45,18 @@ def run_functions(
             for name, function in alike.items():
                 parts[name].append(_call(name, function, view, kwargs))
         rows = [1] * len(sizes) if context_only else list(sizes)
-        results |= {name: list(torch.cat(part).split(rows)) for name, part in parts.items()}
+        results |= {name: list(_joined(name, part).split(rows)) for name, part in parts.items()}
     return {name: results[name] for name in functions}
+
+
+def _joined(name: str, parts: list[torch.Tensor]) -> torch.Tensor:
+    shapes = sorted({tuple(part.shape[1:]) for part in parts})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"module function {name!r} must return rows of one shape for every minibatch; got {shapes[0]} and "
+            f"{shapes[1]}: reduce what depends on the padding"
+        )
+    return torch.cat(parts)
 
 
 def _call(name: str, function: BaseModuleFunction, view: View, kwargs: Mapping[str, Any]) -> torch.Tensor:

@@ -24,6 +24,9 @@ class Seq2SeqForwards(Forwards):
                     return token
         raise ValueError(f"{type(model).__name__}: its config names no decoder_start_token_id to begin decoding with")
 
+    def positions_needed(self, context: int, candidate: int) -> int:
+        return max(context, candidate)
+
     def root(self, contexts: Sequence[TokenIds], *, use_cache: bool, hidden_states: bool) -> Root:
         batch = pad(contexts, fill=self.pad_id, left=False, device=self.device)
         start = torch.full((len(contexts), 1), self.start_id, device=self.device)

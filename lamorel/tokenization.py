@@ -73,7 +73,7 @@ def check_inputs(contexts: Sequence[str], candidates: Sequence[Sequence[str]] | 
     _check_texts(contexts, "contexts")
     if candidates is None:
         return
-    if isinstance(candidates, str) or len(candidates) != len(contexts):
+    if isinstance(candidates, str) or not isinstance(candidates, Sequence) or len(candidates) != len(contexts):
         raise ValueError(f"expected one list of candidates per context: {len(contexts)} contexts, {candidates!r:.200}")
     for i, group in enumerate(candidates):
         _check_texts(group, f"candidates[{i}]")

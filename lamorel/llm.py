@@ -1,6 +1,7 @@
 """The module that is trained: the language model and its heads, behind one differentiable call."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,6 +50,7 @@ class LLMModule(torch.nn.Module):
         self.encoder = encoder
         self._args = args
         self._ways: Ways | None = None
+        self._keeps = True  # what calls without gradient have in common, from one to the next
         self.eval()
 
     def train(self, mode: bool = True) -> "LLMModule":
@@ -83,7 +85,8 @@ class LLMModule(torch.nn.Module):
         self._check_keys(module_function_keys, candidates)
         context_ids = self.encoder.contexts(contexts)
         candidate_ids = None if candidates is None else self.encoder.candidates(candidates)
-        rows = minibatch_size or self._args.minibatch_size
+        self.forwards.check_lengths(context_ids, candidate_ids)
+        rows = self._rows(minibatch_size)
         with torch.set_grad_enabled(require_grad):
             return self._run(module_function_keys, context_ids, candidate_ids, rows, kwargs)
 
@@ -114,6 +117,19 @@ class LLMModule(torch.nn.Module):
         if self._ways is not None:
             self._ways.forget()
 
+    @contextmanager
+    def weights_changing(self) -> Iterator[None]:
+        """While active, nothing is kept of the weights between calls.
+
+        The code of an updater may change them in ways that cannot be noticed: through `.data`, or by other adapters.
+        """
+        self._keeps = False
+        self.weights_changed()
+        try:
+            yield
+        finally:
+            self._keeps = True
+
     def score_tokens(self, contexts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]) -> TokenScores:
         """Scores of every candidate token, contexts and candidates given as token ids."""
         if self._args.scoring == "reference":
@@ -136,7 +152,8 @@ class LLMModule(torch.nn.Module):
             self.weights_changed()  # they are about to
             if self._args.gradient_checkpointing:
                 run_chunk = partial(checkpoint, self._run_chunk, use_reentrant=False)
-        shared = self.ways.share(contexts, adapters=sorted({True, *(f.adapters for f in functions.values())}))
+        adapters = sorted({True, *(f.adapters for f in functions.values())})
+        shared = self.ways.share(contexts, adapters=adapters, keep=self._keeps)
         call = _Call(keys, functions, rows, shared, kwargs)
         results: list[Outputs] = [{} for _ in contexts]
         tries = None if candidates is None else plan_all(candidates)
@@ -182,6 +199,13 @@ class LLMModule(torch.nn.Module):
             contexts, tries, rows=call.rows, shared=call.shared, hidden_states=hidden_states
         )
         return read_scores(logits, tries), root
+
+    def _rows(self, minibatch_size: int | None) -> int:
+        if minibatch_size is None:
+            return self._args.minibatch_size
+        if not isinstance(minibatch_size, int) or minibatch_size < 1:
+            raise ValueError(f"minibatch_size: expected a number of at least 1, or None, got {minibatch_size!r}")
+        return minibatch_size
 
     def _check_keys(self, keys: Sequence[str], candidates: Any) -> None:
         if isinstance(keys, str):

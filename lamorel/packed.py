@@ -42,11 +42,12 @@ class PackedForwards(ABC):
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.together = self.device.type != "cpu" if together is None else together
 
-    def share(self, contexts: Sequence[TokenIds], *, adapters: bool = True) -> Any:
+    def share(self, contexts: Sequence[TokenIds], *, adapters: bool = True, keep: bool = False) -> Any:
         """What the contexts of one call have in common, for every `run` over some of them.
 
         Args:
             adapters: the model's adapters are active.
+            keep: it may be kept for the next call, or be what an earlier one kept.
         """
         return None
 

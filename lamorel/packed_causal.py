@@ -4,7 +4,7 @@ A context and the nodes of its tree run in one sequence. A node's position is th
 depth; it sees the whole context and its ancestors. The root is the last context token.
 
 Tokens that all contexts begin with, the shared head, run once: their keys and values stand before those of every
-context. Without gradient they are kept until the weights change; with gradient they are part of the graph.
+context. Without gradient they may be kept until the weights change; with gradient they are part of the graph.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,10 +18,12 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lamorel.forwards import View, accepts, base_model, unpadded
 from lamorel.packed import Nodes, PackedForwards, Shown, gather
-from lamorel.packing import Group, KeyValue, Layout, Mask, packed_attention
+from lamorel.packing import Group, KeyValue, Layout, Mask, UnsupportedAttentionError, packed_attention
 from lamorel.padding import pad
 from lamorel.tokenization import TokenIds
 from lamorel.trie import ROOT, Trie
+
+Fingerprint = tuple[tuple[int, int], ...]  # of the weights: place and version of each
 
 _SHORTEST_HEAD = 8  # tokens; a forward of its own does not pay for fewer
 
@@ -39,23 +41,27 @@ class PackedCausal(PackedForwards):
     def __init__(self, model: Any, *, pad_id: int, together: bool | None = None) -> None:
         super().__init__(model, pad_id=pad_id, together=together)
         self._accepts_logits_to_keep = accepts(model, "logits_to_keep")
-        self._layers = base_model(model).config.get_text_config().num_hidden_layers
+        config = base_model(model).config.get_text_config()
+        self._layers = config.num_hidden_layers
+        self._looks_back = _looks_back(config)
         self._last_mlp = _last_mlp(model)
-        self._kept: dict[bool, tuple[int, SharedHead]] = {}  # by state of the adapters, with the weights' version
+        self._kept: dict[bool, tuple[Fingerprint, SharedHead]] = {}  # by state of the adapters
 
     def shared_tokens(self, contexts: Sequence[TokenIds]) -> int:
         return len(common_head(contexts))
 
-    def share(self, contexts: Sequence[TokenIds], *, adapters: bool = True) -> SharedHead:
+    def share(self, contexts: Sequence[TokenIds], *, adapters: bool = True, keep: bool = False) -> SharedHead:
         ids = common_head(contexts)
         if not ids or torch.is_grad_enabled():
             return SharedHead(ids)
-        # An in-place change of a weight raises its version.
-        version = sum(parameter._version for parameter in self.model.parameters())
-        of_version, head = self._kept.get(adapters, (-1, SharedHead()))
-        if of_version != version or head.ids != ids:
+        if not keep:
+            return self._run_head(ids)
+        # An in-place change of a weight raises its version; another tensor in its place lies elsewhere.
+        weights = tuple((weight.data_ptr(), weight._version) for weight in self.model.parameters())
+        of_weights, head = self._kept.get(adapters, ((), SharedHead()))
+        if of_weights != weights or head.ids != ids:
             head = self._run_head(ids)
-            self._kept[adapters] = (version, head)
+            self._kept[adapters] = (weights, head)
         return head
 
     def forget(self) -> None:
@@ -118,9 +124,22 @@ class PackedCausal(PackedForwards):
                 output_hidden_states=hidden_states,
                 **options,
             )
+        if self._looks_back is not None and not layout.windowed:
+            # Too few tokens were tried to see it: what leaves the window would be seen.
+            raise UnsupportedAttentionError(f"its {self._looks_back} is in its attention mask alone")
         if not self._accepts_logits_to_keep:
             outputs.logits = outputs.logits[:, places]
         return outputs
+
+
+def _looks_back(config: Any) -> str | None:
+    """The key of the model's configuration by which tokens see only some of those before them, where there is one."""
+    kinds = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+    layers = getattr(config, "layer_types", None)
+    asked = [kinds[layer] for layer in layers if layer in kinds] if layers else list(kinds.values())
+    if getattr(config, "use_sliding_window", True) is False:
+        asked = [key for key in asked if key != "sliding_window"]
+    return next((key for key in asked if getattr(config, key, None) is not None), None)
 
 
 def _last_mlp(model: Any) -> torch.nn.Module | None:

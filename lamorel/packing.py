@@ -140,6 +140,7 @@ class Layout:
     head: Sequence[KeyValue] = ()
     seen: list[KeyValue] | None = None
     layers: int = field(default=0, init=False)  # that have been through `attend`
+    windowed: bool = field(default=False, init=False)  # some of them had a window
 
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float | None, window: int | None
@@ -151,6 +152,7 @@ class Layout:
             before = self.head[self.layers]
             key, value = (torch.cat([old, new], dim=2) for old, new in zip(before, (key, value), strict=True))
         self.layers += 1
+        self.windowed |= window is not None
         groups = query.shape[1] // key.shape[1]
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
         outputs = [group.attend(query, key, value, scaling=scaling, window=window) for group in self.groups]

@@ -9,7 +9,8 @@ All give the same logits. `reference` (lamorel.reference) is a fourth, slow way 
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,6 +33,10 @@ logger = logging.getLogger(__name__)
 # Tokens of one forward. A CPU gains nothing from more; a GPU wants larger batches.
 _TOKENS_PER_FORWARD = {"cpu": 2048}
 _TOKENS_ON_ACCELERATOR = 32768
+
+# Of a packed tree. Its mask grows with their square: 500 candidates of 6 tokens score faster, and in a hundredth of
+# the memory, from the cache.
+_MOST_NODES = 1024
 
 Shared = Mapping[bool, Any]  # by whether adapters are active: what the contexts of a call have in common
 
@@ -68,15 +73,19 @@ class Ways:
         if self._packed is not None:
             self._packed.forget()
 
-    def share(self, contexts: Sequence[TokenIds], *, adapters: Sequence[bool]) -> Shared:
-        """What the contexts of a call have in common, by state of the adapters."""
+    def share(self, contexts: Sequence[TokenIds], *, adapters: Sequence[bool], keep: bool = False) -> Shared:
+        """What the contexts of a call have in common, by state of the adapters.
+
+        Args:
+            keep: it may be kept for the next call, or be what an earlier one kept.
+        """
         if self.way != "packed":
             return {}
         assert self._packed is not None
         shared = {}
         for active in adapters:
             with self.adapters(active):
-                shared[active] = self._packed.share(contexts, adapters=active)
+                shared[active] = self._packed.share(contexts, adapters=active, keep=keep)
         return shared
 
     def chunks(
@@ -110,11 +119,12 @@ class Ways:
         Args:
             rows: cap on the rows of a forward over candidates; a packed one has one row.
         """
-        if self.way == "packed":
+        way = self.way if _fit(tries) else self._way_of_large_trees
+        if way == "packed":
             assert self._packed is not None
             nodes = self._packed.run(contexts, tries, (shared or {}).get(True), hidden_states=hidden_states)
             return nodes.logits, self._packed.view(nodes, contexts, roots(tries)) if hidden_states else None
-        if self.way == "pairs":
+        if way == "pairs":
             view = self.forwards.root(contexts, use_cache=False, hidden_states=True).view if hidden_states else None
             return nodes_from_pairs(self.forwards, contexts, tries, rows_per_forward=rows), view
         root = self.forwards.root(contexts, use_cache=True, hidden_states=hidden_states)
@@ -140,9 +150,9 @@ class Ways:
         shared: Shared,
     ) -> Iterator[View]:
         """Views of all (context, candidate) pairs in order, at most `rows` at a time, with hidden states."""
-        if self.way == "packed" and self._packed_shows_pairs:
+        tries = plan_all(candidates, whole=True)
+        if self.way == "packed" and self._packed_shows_pairs and _fit(tries):
             assert self._packed is not None
-            tries = plan_all(candidates, whole=True)
             nodes = self._packed.run(contexts, tries, shared[adapters], hidden_states=True)
             shown = pairs(candidates, tries)
             for start in range(0, len(shown), rows):
@@ -154,13 +164,7 @@ class Ways:
 
     def adapters(self, active: bool) -> AbstractContextManager[Any]:
         """Within it, the base model runs where `active` is false: peft adapters disabled, no gradient."""
-        if active:
-            return nullcontext()
-        stack = ExitStack()
-        stack.enter_context(torch.no_grad())
-        if hasattr(self.model, "peft_config"):
-            stack.enter_context(self.model.disable_adapter())
-        return stack
+        return nullcontext() if active else _base_model_alone(self.model)
 
     @property
     def way(self) -> str:
@@ -172,7 +176,6 @@ class Ways:
     def _choose(self) -> str:
         if self._scoring in ("pairs", "reference"):
             return "pairs"
-        name = type(base_model(self.model)).__name__
         reason = self._why_not_packed
         if self._packed is not None and self._scoring == "fast":
             packed = self._packed
@@ -180,6 +183,16 @@ class Ways:
             packed.forget()
             if reason is None:
                 return "packed"
+        return self._choose_unpacked(reason)
+
+    @cached_property
+    def _way_of_large_trees(self) -> str:
+        """The fastest way for trees that are too large to be packed."""
+        return self._choose_unpacked(f"of trees over {_MOST_NODES} nodes") if self.way == "packed" else self.way
+
+    def _choose_unpacked(self, reason: str | None) -> str:
+        """cached or pairs; logs which, and the reason why not packed."""
+        name = type(base_model(self.model)).__name__
         without_cache = defect(self.forwards, self._decode_from_cache)
         if without_cache is not None:
             logger.warning("%s is scored by plain forwards over all pairs (slower): %s", name, without_cache)
@@ -193,3 +206,25 @@ class Ways:
         if root.cache is None:
             raise ValueError("its forward returns no cache")
         return nodes_from_cache(self.forwards, root, tries, rows_per_forward=8)
+
+
+def _fit(tries: Sequence[Trie]) -> bool:
+    """Whether the trees are small enough to be packed."""
+    return max(map(len, tries), default=0) <= _MOST_NODES
+
+
+@contextmanager
+def _base_model_alone(model: Any) -> Iterator[None]:
+    """Adapters disabled, no gradient."""
+    if not hasattr(model, "peft_config"):
+        with torch.no_grad():
+            yield
+        return
+    # peft turns requires_grad off with the adapters, and on with them: also where the user had turned it off.
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with torch.no_grad(), model.disable_adapter():
+            yield
+    finally:
+        for parameter, was_trained in trained:
+            parameter.requires_grad_(was_trained)

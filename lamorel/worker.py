@@ -16,7 +16,7 @@ from lamorel import checkpoint
 from lamorel.config import LamorelConfig
 from lamorel.generation import generate
 from lamorel.initializer import BaseModelInitializer
-from lamorel.llm import LLMModule, Outputs
+from lamorel.llm import BUILTIN_KEYS, LLMModule, Outputs
 from lamorel.loading import load_model, load_tokenizer, read_config, seeded
 from lamorel.module_function import BaseModuleFunction
 from lamorel.placement import check_device, input_device
@@ -24,6 +24,8 @@ from lamorel.tokenization import TextEncoder
 from lamorel.updater import BaseUpdater
 
 logger = logging.getLogger(__name__)
+
+_NAMES = torch.nn.ModuleDict()  # holds functions by name; its own attributes are no names for them
 
 
 class LocalModule(torch.nn.Module):
@@ -56,6 +58,7 @@ class Worker:
         initializer: BaseModelInitializer | None,
         wrap: Callable[[LLMModule], LocalModule] = LocalModule,
     ) -> None:
+        _check_functions(functions)
         args = config.llm_args
         self._parallelism = args.parallelism
         device = check_device(args)
@@ -120,10 +123,8 @@ class Worker:
         if len(contexts) == 0:
             return []
         ids = list(range(len(contexts)) if batch_ids is None else batch_ids)
-        try:
+        with self._llm.module.weights_changing():
             result = self._updater.perform_update(list(contexts), list(candidates), _current_batch_ids=ids, **kwargs)
-        finally:
-            self._llm.module.weights_changed()
         if self._updater._pending_optimizer_state is not None:
             raise RuntimeError(
                 f"{type(self._updater).__name__} was updated without the optimizer state of the loaded checkpoint: "
@@ -153,3 +154,17 @@ class Worker:
             torch.cuda.synchronize()
         if self._parallelism.use_gpu and self._parallelism.empty_cuda_cache_after_scoring:
             torch.cuda.empty_cache()
+
+
+def _check_functions(functions: Mapping[str, BaseModuleFunction]) -> None:
+    """Raises TypeError or ValueError for module functions that cannot be registered, before any model is loaded."""
+    for name, function in functions.items():
+        if not isinstance(function, torch.nn.Module):
+            raise TypeError(
+                f"custom_module_functions[{name!r}]: expected an instance of BaseModuleFunction, got {function!r:.200}"
+            )
+        if not isinstance(name, str) or not name or "." in name or name in BUILTIN_KEYS or hasattr(_NAMES, name):
+            raise ValueError(
+                f"custom_module_functions: {name!r} cannot be the name of a function, because it is empty, has a dot "
+                f"or means something else already: choose another"
+            )

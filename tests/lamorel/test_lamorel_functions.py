@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from lamorel import BaseModuleFunction
+from lamorel import BaseModuleFunction, Caller
 
 CONTEXTS = ["you see the red ball", "a", "turn left and right; the ball is ahead of you"]
 CANDIDATES = [["turn left", "drop"], ["go forward"], ["", "pick up", "turn right"]]
@@ -203,3 +203,37 @@ def test_a_function_with_too_few_rows_is_named(t5: Any) -> None:
             caller.custom_module_fns(["two"], CONTEXTS, CANDIDATES)
         with pytest.raises(ValueError, match="__score needs candidates"):
             caller.custom_module_fns(["__score"], CONTEXTS)
+
+
+def test_a_function_whose_rows_depend_on_padding_is_named(t5: Any) -> None:
+    class PerPosition(BaseModuleFunction):
+        def forward(self, forward_outputs: Any, *_: Any, **__: Any) -> torch.Tensor:
+            return forward_outputs["logits"].sum(dim=-1)
+
+    message = "'f' must return rows of one shape for every minibatch"
+    with (
+        t5.caller(functions={"f": PerPosition()}, minibatch_size=1) as caller,
+        pytest.raises(ValueError, match=message),
+    ):
+        caller.custom_module_fns(["f"], CONTEXTS, CANDIDATES)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "keys", "__score"])
+def test_what_cannot_be_a_function_is_said_before_loading(name: str, tmp_path: Any) -> None:
+    (tmp_path / "config.json").write_text("no model")
+    config = {"llm_args": {"model_path": str(tmp_path)}}
+    with pytest.raises(ValueError, match=f"custom_module_functions: {name!r} cannot be the name"):
+        Caller(config, None, {name: RootSpy()})
+    with pytest.raises(TypeError, match=r"custom_module_functions\['f'\]: expected an instance"):
+        Caller(config, None, {"f": RootSpy})
+
+
+def test_functions_without_adapters_leave_frozen_adapters_frozen(llama: Any) -> None:
+    with llama.caller(functions={"base": BaseSpy()}, lora={"target_modules": ["q_proj"]}) as caller:
+        model = caller._worker._llm.module
+        for name, parameter in model.named_parameters():
+            if "lora_A" in name:
+                parameter.requires_grad_(False)
+        before = [parameter.requires_grad for parameter in model.parameters()]
+        caller.score(CONTEXTS, CANDIDATES, ["base"])
+        assert [parameter.requires_grad for parameter in model.parameters()] == before

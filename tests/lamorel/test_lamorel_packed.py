@@ -2,14 +2,16 @@
 
 import copy
 import random
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 import transformers
 from conftest import FAMILIES, randomise
+from peft import LoraConfig, get_peft_model
 
-from lamorel import BaseModuleFunction, BaseUpdater, reference
+from lamorel import BaseModelInitializer, BaseModuleFunction, BaseUpdater, reference
 from lamorel.config import LLMArgs
 from lamorel.packed_causal import common_head
 from lamorel.scoring import read_scores
@@ -63,6 +65,22 @@ ARCHITECTURES: dict[str, tuple[transformers.PretrainedConfig, str]] = {
         "packed",
     ),
     "parallel attention and mlp": (transformers.GPTNeoXConfig(**WIDTHS), "packed"),
+    "window in the mask alone": (
+        # Longer than the tokens that the ways are tried with, shorter than the contexts below.
+        transformers.PhimoeConfig(**WIDTHS, num_key_value_heads=2, num_local_experts=4, sliding_window=30),
+        "cached",
+    ),
+    "chunks in the mask alone": (
+        transformers.Llama4TextConfig(
+            **WIDTHS,
+            num_key_value_heads=2,
+            head_dim=8,
+            attention_chunk_size=30,
+            intermediate_size_mlp=48,
+            num_local_experts=2,
+        ),
+        "cached",
+    ),
     "mT5": (transformers.MT5Config(**T5_WIDTHS), "packed"),
     "soft caps": (transformers.Gemma2Config(**WIDTHS, num_key_value_heads=2, head_dim=8, sliding_window=8), "cached"),
     "alibi": (transformers.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4), "cached"),
@@ -201,6 +219,66 @@ def test_the_head_is_computed_once_until_the_weights_change(llama: Any) -> None:
         check(4)  # another head
         contexts[2] = "you see another thing"
         check(4)  # none any more
+
+
+class Ratio(BaseUpdater):
+    """Scores before and after `change`, without gradient, in one update."""
+
+    def __init__(self, change: str) -> None:
+        self.change = change
+
+    def perform_update(self, contexts: Any, candidates: Any, _current_batch_ids: Any, **kwargs: Any) -> Any:
+        model = self._llm_module.module._LLM_model
+        self.scores(contexts, candidates)
+        with model.disable_adapter() if self.change == "adapters off" else nullcontext():
+            if self.change == "data":
+                for parameter in model.parameters():
+                    parameter.data.mul_(1.1)
+            elif self.change == "assigned":
+                model.load_state_dict({k: v * 1.1 for k, v in model.state_dict().items()}, assign=True)
+            found = self.scores(contexts, candidates)
+            llm = self._llm_module.module
+            ids = llm.encoder.contexts(contexts), llm.encoder.candidates(candidates)
+            with torch.no_grad():
+                tokens = [len(c) for group in ids[1] for c in group]
+                expected = reference.token_scores(model, *ids)[0].split(tokens)
+        return found, torch.stack([part.sum() for part in expected])
+
+    def scores(self, contexts: Any, candidates: Any) -> torch.Tensor:
+        return torch.cat([o["__score"] for o in self._llm_module(["__score"], contexts, candidates)])
+
+
+@pytest.mark.parametrize("change", ["adapters off", "data", "assigned"])
+def test_within_an_update_no_head_outlives_its_weights(llama: Any, change: str) -> None:
+    class Adapter(BaseModelInitializer):
+        def initialize_model(self, model: Any) -> Any:
+            lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+            model._LLM_model = get_peft_model(model._LLM_model, lora)
+            return model
+
+    contexts = ["you see the red ball two steps ahead. " + text for text in ("a", "b", "turn left")]
+    initializer = Adapter() if change == "adapters off" else None
+    with llama.caller(updater=Ratio(change), initializer=initializer) as caller:
+        found, expected = caller.update(contexts, [["turn left", "drop"]] * 3)[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=NATS)
+
+
+def test_trees_too_large_for_a_mask_are_scored_from_the_cache(tiny_pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lamorel.ways._MOST_NODES", 8)
+    contexts, candidates = ["go", "turn left", "drop"], [["red ball"], ["drop it now", "x y z", ""], ["a", "go on"]]
+    with tiny_pair.caller(functions={"log": LogScore()}) as caller, tiny_pair.caller(scoring="reference") as slow:
+        ways = caller._worker._llm.module.ways
+        assert ways.way == "packed"
+        run, sizes = ways._packed.run, []
+        ways._packed.run = lambda c, tries, *a, **k: (sizes.extend(map(len, tries)), run(c, tries, *a, **k))[1]
+        outputs = caller.score(contexts, candidates, ["log"])
+        for context, group, output in zip(contexts, candidates, outputs, strict=True):
+            alone = caller.score([context], [group])[0]
+            expected = slow.score([context], [group])[0]
+            for found in (output["__score"], output["log"], alone):
+                torch.testing.assert_close(found, expected, rtol=0, atol=NATS)
+        assert sizes
+        assert max(sizes) <= 8
 
 
 def test_context_only_functions_without_adapters_have_a_head_of_their_own(llama: Any) -> None:

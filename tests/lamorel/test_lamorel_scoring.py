@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from conftest import TinyModel
 
 from lamorel.trie import plan
 
@@ -180,12 +181,36 @@ def test_add_bos(llama: Any) -> None:
         (["a", 1], [["x"], ["x"]], r"contexts\[1\]: expected a str"),
         ("a", [["x"]], "contexts: expected a list of str"),
         (["a"], ["x"], r"candidates\[0\]: expected a list of str"),
+        (["a"], (["x"] for _ in "a"), "expected one list of candidates per context"),
         (["a"], [["x", None]], r"candidates\[0\]\[1\]: expected a str"),
     ],
 )
 def test_wrong_inputs_are_named(tiny_pair: Any, contexts: Any, candidates: Any, message: str) -> None:
     with tiny_pair.caller() as caller, pytest.raises((TypeError, ValueError), match=message):
         caller.score(contexts, candidates)
+
+
+@pytest.mark.parametrize("minibatch_size", [0, -1, "8"])
+def test_a_wrong_minibatch_size_is_named(t5: Any, minibatch_size: Any) -> None:
+    with t5.caller() as caller, pytest.raises(ValueError, match="minibatch_size: expected a number of at least 1"):
+        caller.score(["a"], [["x"]], minibatch_size=minibatch_size)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bart"])
+def test_few_positions(tmp_path: Any, tiny_models: Any, family: str) -> None:
+    """Fewer than the tokens that the ways are tried with."""
+    tiny = tiny_models[family]
+    config = tiny.plain_model().config
+    config.max_position_embeddings = 6
+    model = type(tiny.plain_model())(config).eval()
+    model.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(tiny.folder).save_pretrained(tmp_path)
+    few = TinyModel(family, tiny.model_type, tmp_path)
+    contexts, candidates = ["a", "go"], [["x y"], ["go", "a"]]
+    with few.caller() as caller, few.caller(scoring="reference") as slow:
+        assert_same(caller.score(contexts, candidates), slow.score(contexts, candidates))
+        with pytest.raises(ValueError, match=r"contexts\[1\] \(\d+ tokens\).* positions, but .* has 6: shorten"):
+            caller.score(["a", "turn left " * 9], [["x"]] * 2)
 
 
 def test_dropout_is_never_active(tmp_path: Any, t5: Any) -> None:

@@ -129,7 +129,12 @@ class Caller:
         self._open.load(folder)
 
     def close(self) -> None:
-        """Lets go of the model, or ends the LLM processes; returns when that is done. Closing twice is allowed."""
+        """Lets go of the model, or ends the LLM processes; returns when that is done. Closing twice is allowed.
+
+        Raises:
+            WaitTimeoutError: launched, another RL process did not close within `gloo_timeout`, or an LLM process did
+                not end.
+        """
         worker, self._worker = self._worker, None
         if worker is not None:
             self._finalizer.detach()

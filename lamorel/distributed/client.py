@@ -109,13 +109,22 @@ class Client:
             return
         try:
             self._say_goodbye()
+            self._together.close(well=wait)
             # After an interrupted call they will not listen for a while.
             if wait and not self._answers_outstanding:
-                await_end(self._servers, self._timeout_s)
+                self._await_end()
         finally:
             for server in self._servers:
                 server.close()
-            self._together.close()
+
+    def _await_end(self) -> None:
+        try:
+            await_end(self._servers, self._timeout_s)
+        except WaitTimeoutError:
+            others = self._together.still_open()
+            if not others:
+                raise
+            raise WaitTimeoutError(self._timeout_s, ", ".join(others), "to close as well") from None
 
     def _on_shares(
         self, verb: str, contexts: Sequence[str], candidates: Sequence[Sequence[str]] | None, common: dict[str, Any]

@@ -1,6 +1,7 @@
 """Calls that all RL processes make together: RL process 0 gathers the parts, acts, and shares the result."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from lamorel.distributed.channel import Channel, Undecodable, await_each, flush
 from lamorel.distributed.doors import Door, knock
-from lamorel.distributed.failures import Failure
+from lamorel.distributed.failures import Failure, ProcessLostError, ProcessLostExit
 from lamorel.distributed.launched import World
 from lamorel.distributed.messages import Reply, Request
 
@@ -19,7 +20,7 @@ class Collective:
     """This RL process among the others. With one RL process, calls are made at once."""
 
     def __init__(self, world: World, store: Any, timeout_s: float) -> None:
-        self._world = world
+        self._world, self._store = world, store
         self._timeout_s = timeout_s
         self._number = 0
         self._leader: Channel | None = None
@@ -42,9 +43,25 @@ class Collective:
         """Acts on the batches of all RL processes; every one gets the whole result."""
         return self._run("update", batch, lambda batches: act(*join_batches(batches)))
 
-    def close(self) -> None:
+    def close(self, *, well: bool) -> None:
+        """Takes no further part.
+
+        Args:
+            well: the script has closed its Caller; it does not end because of a failure.
+        """
+        if well and self._world.n_rl > 1:
+            with suppress(Exception):  # the store went with the process that held it
+                self._store.set(_key(self._world.rank), "yes")
         for channel in self._followers if self._leader is None else [self._leader]:
             channel.close()
+
+    def still_open(self) -> list[str]:
+        """Names of the other RL processes that are not known to have closed their Caller."""
+        others = [rank for rank in range(self._world.n_rl) if rank != self._world.rank]
+        try:
+            return [self._world.name(rank) for rank in others if not self._store.check([_key(rank)])]
+        except Exception:  # the store went with the process that held it
+            return [self._world.name(rank) for rank in others]
 
     def _run(self, verb: str, part: Any, act: Callable[[list[Any]], Any]) -> Any:
         if self._world.n_rl == 1:
@@ -55,15 +72,31 @@ class Collective:
         self._leader.put(Request(self._number, verb, {"part": part}))
         # It waits for the other RL processes first, and then for the LLM processes; its error is the one to see.
         patience_s = 2 * self._timeout_s + 5
-        reply = await_each([self._leader], self._number, patience_s, f"to finish {verb}")[self._leader]
+        reply = self._await([self._leader], self._number, patience_s, verb, f"to finish {verb}")[self._leader]
         if isinstance(reply, Undecodable):
             raise reply.error
         if reply.failure is not None:
             raise reply.failure.error()
         return reply.value
 
+    def _await(
+        self, others: list[Channel], number: int | None, timeout_s: float, verb: str, purpose: str
+    ) -> dict[Channel, Any]:
+        """As `await_each`; says so where others have closed, which is not to have died."""
+        try:
+            return await_each(others, number, timeout_s, purpose)
+        except (ProcessLostError, ProcessLostExit):
+            still_open = self.still_open()
+            closed = [channel.peer for channel in others if channel.ended and channel.peer not in still_open]
+            if not closed:
+                raise
+            raise RuntimeError(
+                f"{', '.join(closed)} has closed its Caller: RL processes must call update, save and load together, "
+                f"and {self._world.name()} called {verb}"
+            ) from None
+
     def _lead(self, verb: str, part: Any, act: Callable[[list[Any]], Any]) -> Any:
-        requests = await_each(self._followers, None, self._timeout_s, f"to call {verb} as well")
+        requests = self._await(self._followers, None, self._timeout_s, verb, f"to call {verb} as well")
         try:
             value = act([part, *self._parts(verb, requests)])
         except Exception as error:
@@ -123,3 +156,7 @@ def _is_rows(value: Any, size: int) -> bool:
     if isinstance(value, torch.Tensor | np.ndarray):
         return value.ndim > 0 and len(value) == size
     return type(value) in (list, tuple) and len(value) == size
+
+
+def _key(rank: int) -> str:
+    return f"lamorel/closed/{rank}"

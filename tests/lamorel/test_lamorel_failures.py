@@ -19,8 +19,8 @@ DEADLINE_S = 15  # for everything to have ended after a death
 
 @pytest.fixture
 def launch(tiny_models: Any, tmp_path: Path) -> Callable[..., Launch]:
-    def make(job: str, folder: str = "run", n_llm: int = 2, **args: Any) -> Launch:
-        tree = lamorel_args(tiny_models["t5"], n_llm, **args)
+    def make(job: str, folder: str = "run", n_llm: int = 2, n_rl: int = 1, **args: Any) -> Launch:
+        tree = lamorel_args(tiny_models["t5"], n_llm, n_rl, **args)
         return Launch.of(tmp_path / folder, tree, SCRIPT, job=job)
 
     return make
@@ -171,6 +171,18 @@ def test_updates_that_would_make_processes_differ(launch: Callable[..., Launch],
     assert (lines, process.returncode) == ([], 0)
     for line, pattern in zip(said(run), expected, strict=True):
         assert re.match(pattern, line), line
+
+
+@pytest.mark.slow
+def test_an_rl_process_that_closes_before_the_others(launch: Callable[..., Launch]) -> None:
+    run = launch("closes_early", n_llm=1, n_rl=2, gloo_timeout=6)
+    process = run.start(run.command())
+    lines, _ = finish(process, run)
+    assert (lines, process.returncode) == ([], 0)
+    update, close, end = said(run)
+    assert re.match(r"RuntimeError after [01] s: rank 1 \(RL process\) has closed its Caller: RL proc.*update", update)
+    assert re.match(r"WaitTimeoutError after 6 s: waited 6 s for rank 0 \(RL process\) to close as well", close)
+    assert end == "closed"
 
 
 @pytest.mark.slow

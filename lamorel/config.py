@@ -49,7 +49,7 @@ class AccelerateArgs:
     machine_rank: int = _at_least(0, 0)
     num_machines: int = _at_least(1, 1)
     main_process_ip: str | None = None
-    main_process_port: int | None = _at_least(0, None)  # None: a free port
+    main_process_port: int | None = _between(0, 65535, None)  # None: a free port
     flags: dict[str, Any] = field(default_factory=dict)
 
 

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lamorel.config import LamorelConfig, LamorelConfigError, parse_config
 
@@ -88,7 +89,7 @@ def _compose(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(config_dir=str(folder), version_base="1.3", job_name="lamorel_launcher"):
             return compose(config_name=name, overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise LaunchError(" ".join(str(error).split())) from error
 
 
@@ -99,6 +100,8 @@ def _script(tree: DictConfig) -> Path:
         path = None
     if not path:
         raise LaunchError(f"{PATH_KEY} is not set: give the script to launch")
+    if not isinstance(path, str):
+        raise LaunchError(f"{PATH_KEY}: expected the path of a script, got {path!r}")
     script = Path(path).expanduser().absolute()
     if not script.is_file():
         raise LaunchError(f"{PATH_KEY}: {script} does not exist (working folder: {Path.cwd()})")
@@ -118,7 +121,10 @@ def _with_config_file(lamorel_args: DictConfig) -> dict[str, Any]:
         return args  # parse_config will say so
     file = given.get("config_file")
     if file and Path(file).expanduser().is_file():
-        found = OmegaConf.to_container(OmegaConf.load(Path(file).expanduser()))
+        try:
+            found = OmegaConf.to_container(OmegaConf.load(Path(file).expanduser()))
+        except (OSError, OmegaConfBaseException, YAMLError) as error:
+            raise LamorelConfigError(f"{ARGS_KEY}.config_file: {file}: {' '.join(str(error).split())}") from error
         if not isinstance(found, dict):
             raise LamorelConfigError(f"{ARGS_KEY}.config_file: {file} is not a YAML mapping")
         known = _accelerate_flags()

@@ -63,7 +63,7 @@ class _Packer(pickle.Pickler):
     def _place(self, tensor: torch.Tensor) -> tuple[Any, ...]:
         """Type, shape, buffer and offset of a tensor whose bytes are now part of the message."""
         dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
-        plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
         raw = plain.numpy().data
         if len(raw) >= _LARGE:
             self.large.append(raw)

@@ -63,11 +63,19 @@ def test_tensors_arrive_as_they_were(dtype: torch.dtype, shape: tuple[int, ...])
 def test_structures_arrive_as_they_were() -> None:
     shared = torch.randn(3)
     parameter = torch.nn.Parameter(torch.randn(4, 4).t())
-    message = {"a": [shared, shared, (parameter, None)], "n": np.arange(3), "text": "é", "reply": Reply(3, 1.5)}
+    conjugate = torch.tensor([1 + 2j, 3 - 1j]).conj()
+    message = {
+        "a": [shared, shared, (parameter, None)],
+        "c": [conjugate, conjugate.imag],
+        "n": np.arange(3),
+        "text": "é",
+        "reply": Reply(3, 1.5),
+    }
     found = both_ways(message)
     assert torch.equal(found["a"][0], shared)
     assert torch.equal(found["a"][2][0], parameter)
     assert not found["a"][2][0].requires_grad
+    assert [tensor.tolist() for tensor in found["c"]] == [conjugate.tolist(), conjugate.imag.tolist()]
     assert found["n"].tolist() == [0, 1, 2]
     assert (found["text"], found["reply"]) == ("é", Reply(3, 1.5))
     found["a"][0].add_(1)  # it may be written to

@@ -24,6 +24,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     OmegaConf.save(tree, tmp_path / "conf" / "run.yaml")
     (tmp_path / "script.py").touch()
+    for name in ("conf", "conf/more"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "broken.yaml").write_text("key: {a")
     monkeypatch.chdir(tmp_path)
     for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
@@ -55,12 +58,16 @@ def test_paths_may_be_relative_and_overrides_are_handed_on(folder: Path, name: s
     [
         (["rl_script_args.path=nowhere.py"], "rl_script_args.path: .*nowhere.py does not exist"),
         (["rl_script_args.path=null"], "rl_script_args.path is not set"),
+        (["rl_script_args.path=5"], "rl_script_args.path: expected the path of a script, got 5"),
         (["rl_script_args.sed=1"], "Could not override 'rl_script_args.sed'"),
         (["+lamorel_args.llm_args.dtyp=x"], "lamorel_args.llm_args.dtyp is not a key of Lamorel; did you mean dtype"),
         (args(mixed_precison="bf16"), "mixed_precison is not a flag of accelerate launch; did you mean mixed_prec"),
         (args(mixed_precision="bf17"), "lamorel_args.accelerate_args: argument --mixed_precision.* invalid choice"),
         (args(num_machines=2), "num_machines is 2: set main_process_ip and main_process_port"),
         (args(machine_rank=1), "machine_rank is 1, but num_machines is 1"),
+        (args(main_process_port=70000), "main_process_port: expected a number of at most 65535, got 70000"),
+        (args(config_file="conf/broken.yaml"), "config_file: conf/broken.yaml: while parsing a flow mapping"),
+        (["+more=broken"], "while parsing a flow mapping .*broken.yaml"),
         (args(num_machines=3, main_process_ip="h", main_process_port=1), "num_machines is 3, but there are 2 proc"),
     ],
 )

@@ -84,7 +84,9 @@ class LLMArgs:
     load_in_8bit: bool = False
     seed: int = _at_least(0, 0)  # heads, and random weights
     dtype: str = _one_of("fp32", "fp32", "bf16", "fp16")
-    attention: str = _one_of("sdpa", "sdpa", "eager", "flash_attention_2", "flex_attention")
+    attention: str = _one_of(
+        "sdpa", "sdpa", "eager", "flash_attention_2", "flex_attention"
+    )  # sdpa: eager where it is missing
     compile: bool = False  # torch.compile of the model's layers: minutes at the start, then faster
     lora: LoraArgs | None = None
     gradient_checkpointing: bool = False  # recompute each forward in the backward pass: less memory, a third more time

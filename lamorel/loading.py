@@ -4,6 +4,7 @@ What cannot be loaded is a `LamorelConfigError` of one line, which names the key
 """
 
 import json
+import logging
 import os
 import pickle
 import sys
@@ -25,6 +26,8 @@ from lamorel.compiling import check_compiler, compile_layers
 from lamorel.config import LLM_KEY, LamorelConfigError, LLMArgs
 from lamorel.placement import free_memory, place
 from lamorel.quantization import quantization_config, quantization_key
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HUB_TIMEOUT_S = 5
@@ -98,6 +101,9 @@ def load_model(args: LLMArgs, config: Any, device: torch.device) -> Any:
         with _reading(args.model_path, "weights", "copy or download the model again"), _building(args, config):
             location = adapter if base is None else model_location(base)
             model = _from_pretrained(args, location, device) if args.pretrained else _from_config(args, config)
+        used = model.config._attn_implementation
+        if used != args.attention:
+            logger.info("%s has no %s attention: %s is used", type(model).__name__, args.attention, used)
         if quantization_key(args) is None:
             model = place(model, args, device)
         if args.lora is not None:
@@ -159,18 +165,22 @@ def _building(args: LLMArgs, config: Any) -> Iterator[None]:
     try:
         yield
     except (ImportError, ValueError) as error:
-        if _can_build(args, config, args.attention):
+        if _can_build(args, config, _attention(args)):
             raise
         message = (
             f"{_KEY} {args.model_path}: no {args.model_type} model can be built from its config.json: choose another"
         )
         if _can_build(args, config, "eager"):
-            other = "eager" if args.attention == "sdpa" else "sdpa"
-            message = f"{LLM_KEY}.attention {args.attention} is not available for {args.model_path}: choose {other}"
+            message = f"{LLM_KEY}.attention {args.attention} is not available for {args.model_path}: choose sdpa"
         raise LamorelConfigError(f"{message} ({_reason(error)})") from error
 
 
-def _can_build(args: LLMArgs, config: Any, attention: str) -> bool:
+def _attention(args: LLMArgs) -> str | None:
+    """What transformers takes for it: None is sdpa where the model has it, else eager."""
+    return None if args.attention == "sdpa" else args.attention
+
+
+def _can_build(args: LLMArgs, config: Any, attention: str | None) -> bool:
     """Whether the model can be built with an attention; no weights are read or made."""
     try:
         with torch.device("meta"):
@@ -217,7 +227,7 @@ def _from_pretrained(args: LLMArgs, location: str, device: torch.device) -> Any:
     return _AUTO_CLASSES[args.model_type].from_pretrained(
         location,
         dtype=DTYPES[args.dtype],
-        attn_implementation=args.attention,
+        attn_implementation=_attention(args),
         trust_remote_code=args.trust_remote_code,
         **options,
     )
@@ -227,6 +237,6 @@ def _from_config(args: LLMArgs, config: Any) -> Any:
     return _AUTO_CLASSES[args.model_type].from_config(
         config,
         dtype=DTYPES[args.dtype],
-        attn_implementation=args.attention,
+        attn_implementation=_attention(args),
         trust_remote_code=args.trust_remote_code,
     )

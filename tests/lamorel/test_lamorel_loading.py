@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from conftest import TinyModel, make_tokenizer
 from peft import LoraConfig, get_peft_model
 
 from lamorel import BaseModelInitializer, Caller
@@ -92,6 +93,20 @@ def test_lora_targets_that_the_model_does_not_have(t5: Any, targets: Any) -> Non
         f"lamorel_args.llm_args.lora.target_modules {shown} does not fit T5ForConditionalGeneration: choose among "
         "k, lm_head, o, q, v, wi_0, wi_1, wo ("
     )
+
+
+def test_a_model_without_sdpa_attention_is_run_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = make_tokenizer()
+    config = transformers.BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=4)
+    transformers.BloomForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    caplog.set_level("INFO", "lamorel.loading")
+    with TinyModel("bloom", "causal", tmp_path).caller() as caller:
+        [scores] = caller.score(["a b"], [["x", "y z"]])
+    assert scores.shape == (2,)
+    assert [record.getMessage() for record in caplog.records if record.name == "lamorel.loading"] == [
+        "BloomForCausalLM has no sdpa attention: eager is used"
+    ]
 
 
 @pytest.mark.skipif(transformers.utils.is_flash_attn_2_available(), reason="flash attention works here")

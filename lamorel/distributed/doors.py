@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lamorel.distributed.channel import Channel
-from lamorel.distributed.failures import WaitTimeoutError
+from lamorel.distributed.failures import WaitTimeoutError, process_lost
 from lamorel.distributed.joining import wait_for_keys
 from lamorel.distributed.network import local_address
 
@@ -84,13 +84,22 @@ def knock(store: Any, doors: Mapping[int, str], rank: int, timeout_s: float) -> 
 
     Returns:
         Their channels, by rank.
+
+    Raises:
+        WaitTimeoutError: naming a process that did not make its Caller, or cannot be reached.
+        ProcessLostError: a process ended after it had published its address.
     """
     wait_for_keys(store, {_key(other): name for other, name in doors.items()}, timeout_s, "to make its Caller")
     channels = []
     for other in sorted(doors):
         address, port, secret = store.get(_key(other)).decode().split()
-        connection = socket.create_connection((address, int(port)), timeout=timeout_s)
-        connection.sendall(_GREETING.pack(secret.encode(), rank))
+        try:
+            connection = socket.create_connection((address, int(port)), timeout=timeout_s)
+            connection.sendall(_GREETING.pack(secret.encode(), rank))
+        except TimeoutError as error:
+            raise WaitTimeoutError(timeout_s, doors[other], f"to be reached at {address}") from error
+        except OSError as error:
+            raise process_lost(f"{doors[other]} ended, or cannot be reached at {address} ({error})") from error
         channels.append(Channel(connection, doors[other]))
     return channels
 

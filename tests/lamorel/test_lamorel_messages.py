@@ -12,7 +12,9 @@ import torch
 from lamorel.distributed.channel import Channel, advance, await_each, await_end, flush
 from lamorel.distributed.codec import pack, unpack
 from lamorel.distributed.collective import join_batches
+from lamorel.distributed.doors import knock
 from lamorel.distributed.failures import Failure, PeerFailedError, ProcessLostError, WaitTimeoutError, first_failure
+from lamorel.distributed.launched import LAUNCHER_VARIABLE
 from lamorel.distributed.messages import Reply
 from lamorel.distributed.split import split_by_work
 
@@ -164,3 +166,13 @@ def test_failures_keep_type_text_and_traceback() -> None:
     cause, consequence = failure(ValueError("cause")), failure(PeerFailedError("consequence"))
     assert first_failure([consequence, cause]) is cause
     assert first_failure([]) is None
+
+
+def test_a_process_that_ended_before_others_could_connect_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(LAUNCHER_VARIABLE, raising=False)
+    store = torch.distributed.HashStore()
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    store.set("lamorel/door/1", f"127.0.0.1 {port} {'0' * 32}")
+    with pytest.raises(ProcessLostError, match="rank 1 ended, or cannot be reached at 127.0.0.1"):
+        knock(store, {1: "rank 1"}, rank=0, timeout_s=5)

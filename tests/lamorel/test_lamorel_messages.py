@@ -174,5 +174,5 @@ def test_a_process_that_ended_before_others_could_connect_is_named(monkeypatch: 
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     store.set("lamorel/door/1", f"127.0.0.1 {port} {'0' * 32}")
-    with pytest.raises(ProcessLostError, match="rank 1 ended, or cannot be reached at 127.0.0.1"):
+    with pytest.raises(ProcessLostError, match="rank 1 ended, or cannot be reached"):
         knock(store, {1: "rank 1"}, rank=0, timeout_s=5)

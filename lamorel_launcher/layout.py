@@ -57,6 +57,8 @@ def environments(config: LamorelConfig, address: Address, further: Mapping[str, 
         alike = llm_ranks if rank in llm_ranks else [r for r in local if r not in llm_ranks]
         # RL and LLM processes wait for each other: each kind may use all cores.
         found[rank].setdefault("OMP_NUM_THREADS", str(max(1, _cores() // len(alike))))
+        # ... and its threads must sleep meanwhile: by default OpenMP's go on spinning, on the cores of the other kind.
+        found[rank].setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if rank in llm_ranks and gpus:
             found[rank]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[llm_ranks.index(rank)])
     return found

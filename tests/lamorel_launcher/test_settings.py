@@ -134,3 +134,14 @@ def test_a_taken_port_is_no_hindrance_on_one_machine() -> None:
             assert second.getsockname()[1] not in (0, port)
         with pytest.raises(LamorelConfigError, match=f"main_process_port {port} cannot be used"):
             store_socket("127.0.0.1", port, any_port=False)
+
+
+def test_threads_that_wait_leave_their_cores_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse_config({"llm_args": {"model_path": "x"}})
+    for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        if given:
+            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        else:
+            monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        found = environments(config, Address("127.0.0.1", 1), {})
+        assert {env["OMP_WAIT_POLICY"] for env in found.values()} == {expected}

@@ -33,7 +33,7 @@ _HARMLESS = frozenset(
 )
 
 
-class UnsupportedAttentionError(NotImplementedError):
+class UnsupportedAttentionError(RuntimeError):
     """The model asks more of its attention than packed sequences know."""
 
 

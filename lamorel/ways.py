@@ -150,8 +150,8 @@ class Ways:
         shared: Shared,
     ) -> Iterator[View]:
         """Views of all (context, candidate) pairs in order, at most `rows` at a time, with hidden states."""
-        tries = plan_all(candidates, whole=True)
-        if self.way == "packed" and self._packed_shows_pairs and _fit(tries):
+        tries = plan_all(candidates, whole=True) if self.way == "packed" and self._packed_shows_pairs else None
+        if tries is not None and _fit(tries):
             assert self._packed is not None
             nodes = self._packed.run(contexts, tries, shared[adapters], hidden_states=True)
             shown = pairs(candidates, tries)

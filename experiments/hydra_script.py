@@ -77,6 +77,12 @@ def fail(message: str) -> int:
 def explain_override(error: Exception) -> str:
     """One line for an override or group that hydra does not know, with the nearest known names."""
     text = str(error)
+    group = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
+    if group and (CONFIG_DIR / group[1]).is_dir():
+        known = [path.stem for path in sorted((CONFIG_DIR / group[1]).glob("*.yaml"))]
+        near = difflib.get_close_matches(group[2], known, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
+        return f"{group[1]}={group[2]} is not a file of configs/{group[1]}: {hint}"
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
         known = known_keys()

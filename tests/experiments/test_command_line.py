@@ -20,7 +20,9 @@ def first_line(result):
     [
         ("rl_script_args.nmu_steps=3", "nmu_steps is not a known key: did you mean rl_script_args.num_steps"),
         ("nbr_obz=3", "nbr_obz is not a known key: did you mean rl_script_args.nbr_obs"),
-        ("experiment=dmeo", "Could not find 'experiment/dmeo' Available options in 'experiment': demo"),
+        ("experiment=dmeo", "experiment=dmeo is not a file of configs/experiment: did you mean demo?"),
+        ("experiment=[q1_mixed,aflna]", "experiment=aflna is not a file of configs/experiment: did you mean aflan"),
+        ("machine=mainframe", "machine=mainframe is not a file of configs/machine: choose from cpu, gpu, slurm"),
         ("rl_script_args.lr=fast", "rl_script_args.lr: Value 'fast'"),
         ("rl_script_args.name_environment=BabyAI-GoToLocl-v0", "did you mean BabyAI-GoToLocal-v0"),
         ("lamorel_args.llm_args.model_path=no/such/folder", "model folder no/such/folder does not exist"),

@@ -1,0 +1,161 @@
+"""configs/experiment/: every overlay against what the paper and its code say of that experiment, written down here."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from experiments import experiment_paths
+from experiments.environments import check_environment
+from experiments.experiment_paths import ExperimentPaths, experiment_id
+from experiments.hydra_script import known_keys
+from tests.experiments.conftest import ROOT, make_config
+
+OVERLAYS = ROOT / "configs" / "experiment"
+SIX = ["turn_left", "turn_right", "go_forward", "pick_up", "drop", "toggle"]
+LARGE = "google/flan-t5-large"
+MIXED, GO_TO = "BabyAI-MixedTrainLocal-v0", "BabyAI-GoToLocal-v0"
+
+# Of every experiment: 32 environments, six actions and three observations where nothing else is said.
+COMMON = {"number_envs": 32, "action_space": SIX, "nbr_obs": 3, "seed": 1, "language": "english", "num_dists": 8,
+          "batch_size": 64, "number_episodes": 1000, "frames_per_proc": 40, "reward_scale": 20, "lr": 1e-6,
+          "score_rule": "sum", "task_kind": "per_episode", "stop_rule": "per_episode", "use_action_heads": False,
+          "model_path": LARGE, "pretrained": True, "n_llm_processes": 1, "zero_shot": False, "random_agent": False,
+          "bot": False, "modified_action_space": False, "get_example_trajectories": False}  # fmt: skip
+
+TRAINING = {
+    "paper": {},
+    "q1_mixed": {"name_environment": MIXED, "num_steps": 1_500_000},
+    "actions_3": {"name_environment": GO_TO, "num_steps": 400_000,
+                  "action_space": ["turn_left", "turn_right", "go_forward"]},
+    "actions_6": {"name_environment": GO_TO, "num_steps": 400_000},
+    "actions_9": {"name_environment": GO_TO, "num_steps": 400_000,
+                  "action_space": [*SIX, "sleep", "do_nothing", "think"]},
+    "distractors_4": {"name_environment": "BabyAI-GoToLocalS8N4-v0", "num_steps": 400_000},
+    "distractors_8": {"name_environment": GO_TO, "num_steps": 400_000},
+    "distractors_16": {"name_environment": "BabyAI-GoToLocalS8N16-v0", "num_steps": 400_000},
+    "input_type": {"name_environment": "BabyAI-GoToRedBall-v0"},
+    "model_size_small": {"name_environment": GO_TO, "num_steps": 400_000, "model_path": "google/flan-t5-small"},
+    "model_size_large": {"name_environment": GO_TO, "num_steps": 400_000},
+    "model_size_xl": {"name_environment": GO_TO, "num_steps": 400_000, "model_path": "google/flan-t5-xl"},
+    "pretraining": {"num_steps": 500_000},
+    "prompt_length_1": {"nbr_obs": 1},
+    "prompt_length_3": {"nbr_obs": 3},
+    "prompt_length_6": {"nbr_obs": 6},
+    "prompt_length_9": {"nbr_obs": 9},
+    "policy_evolution": {"template_test": 1, "name_environment": MIXED},
+    "policy_evolution_goto": {"template_test": 2, "name_environment": GO_TO},
+}  # fmt: skip
+
+# what lies over a training experiment: another agent, or a test
+AGENTS = {
+    "aflan": {"pretrained": True, "use_action_heads": True},
+    "npae": {"pretrained": False, "load_embedding": True, "use_action_heads": True},
+    "npa": {"pretrained": False, "load_embedding": False, "use_action_heads": True},
+    "npe": {"pretrained": False, "load_embedding": True, "use_action_heads": False},
+}
+TESTS = {
+    "generalisation_mixed_test": {"name_environment": "BabyAI-MixedTestLocal-v0"},
+    "generalisation_pickup_seq_pickup": {"name_environment": "BabyAI-PickUpSeqPickUpLocal-v0"},
+    "generalisation_pickup_seq_goto": {"name_environment": "BabyAI-PickUpSeqGoToLocal-v0"},
+    "generalisation_pickup_then_goto": {"name_environment": "BabyAI-PickUpThenGoToLocal-v0"},
+    "generalisation_goto_after_pickup": {"name_environment": "BabyAI-GoToAfterPickUpLocal-v0"},
+    "synonym_actions_1": {
+        "modified_action_space": True,
+        "new_action_space": ["rotate_left", "rotate_right", "move_ahead", "take", "release", "switch"],
+    },
+    "synonym_actions_2": {
+        "modified_action_space": True,
+        "new_action_space": ["shift_left", "shift_right", "go_ahead", "take", "release", "turn"],
+    },
+    "french": {"name_environment": "BabyAI-GoToFrench-v0", "language": "french"},
+    "zero_shot": {"zero_shot": True},
+    "export_trajectories": {"get_example_trajectories": True, "num_steps": 420_000},  # 400,000 and ours
+}
+NO_LLM = {
+    "random": {"random_agent": True, "n_llm_processes": 0},
+    "bot": {"bot": True, "n_llm_processes": 0},
+}
+
+# selections that a user types, with all that they must say
+SELECTIONS = {
+    **TRAINING,
+    **{f"pretraining,{name}": {"num_steps": 500_000, **values} for name, values in AGENTS.items()},
+    "q1_npae": {**TRAINING["q1_mixed"], **AGENTS["npae"]},
+    **{f"q1_mixed,{name}": {**TRAINING["q1_mixed"], **values} for name, values in {**TESTS, **NO_LLM}.items()},
+    "actions_6,bot,export_trajectories": {**NO_LLM["bot"], "get_example_trajectories": True, "name_environment": GO_TO},
+    "q1_mixed,french,zero_shot": {"zero_shot": True, "language": "french", "name_environment": "BabyAI-GoToFrench-v0"},
+    "zero_shot_no_distractors": {"num_dists": 0, "zero_shot": True, "name_environment": MIXED},
+}
+ELSEWHERE = {"demo"}  # not an experiment of the paper
+
+
+def compose(selection, *overrides):
+    return make_config([f"experiment=[{selection}]", *overrides])
+
+
+def settings(config):
+    """Every key of the configuration by its last name."""
+    tree = config.resolved["lamorel_args"]
+    return {**tree["llm_args"], **tree["distributed_setup_args"], **config.resolved["rl_script_args"]}
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_an_overlay_says_what_the_paper_says(selection):
+    found = settings(compose(selection))
+    for key, value in {**COMMON, **SELECTIONS[selection]}.items():
+        assert found[key] == value, key
+
+
+def test_every_overlay_is_held():
+    held = {name for selection in SELECTIONS for name in selection.split(",")}
+    assert {path.stem for path in OVERLAYS.glob("*.yaml")} == held | ELSEWHERE
+
+
+@pytest.mark.parametrize("path", sorted(OVERLAYS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_keys_are_those_of_the_base(path):
+    tree = OmegaConf.to_container(OmegaConf.load(path))
+    tree.pop("defaults", None)
+    assert _leaves(tree, "") <= set(known_keys())
+    assert path.read_text().startswith("# @package _global_\n# ")  # what it is stands in the second line
+
+
+def _leaves(node, prefix):
+    if not isinstance(node, dict):
+        return {prefix}
+    return {leaf for key, child in node.items() for leaf in _leaves(child, f"{prefix}.{key}" if prefix else key)}
+
+
+def test_no_two_training_runs_share_an_id():
+    """The id names neither level nor model: the overlays' names must tell them apart."""
+    selections = [*TRAINING, *(f"{study},{agent}" for study in ("q1_mixed", "pretraining") for agent in AGENTS)]
+    ids = {selection: experiment_id(compose(selection)) for selection in selections}
+    assert len(set(ids.values())) == len(ids)
+
+
+@pytest.mark.parametrize("study", ["q1_mixed", "q1_npae"])
+def test_tests_find_the_trained_agent(study):
+    trained = ExperimentPaths.of(compose(study))
+    for test in TESTS:
+        tested = ExperimentPaths.of(compose(f"{study},{test}"))
+        assert tested.models == trained.models, test
+    for agent in NO_LLM:  # these have results of their own, and no checkpoint
+        assert ExperimentPaths.of(compose(f"{study},{agent}")).id != trained.id
+
+
+def test_no_two_tests_write_the_same_file():
+    files = []
+    for test in ("", *TESTS):
+        config = compose(f"q1_mixed,{test}" if test else "q1_mixed")
+        if not config.rl.get_example_trajectories:
+            folder = ExperimentPaths.of(config).test_folder(config.rl.name_environment)
+            files += [folder / experiment_paths.test_file_stem(config, name) for name in config.rl.tests]
+    assert len(set(files)) == len(files)
+
+
+@pytest.mark.parametrize("selection", [*TRAINING, "q1_mixed,french", "zero_shot_no_distractors"])
+def test_levels_exist_and_their_prompts_can_be_made(selection):
+    check_environment(compose(selection).rl)
+
+
+def test_the_command_line_wins():
+    found = compose("q1_mixed", "rl_script_args.saving_path_logs=elsewhere", "rl_script_args.num_steps=5").rl
+    assert (found.saving_path_logs, found.num_steps) == ("elsewhere", 5)

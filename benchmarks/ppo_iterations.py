@@ -25,6 +25,7 @@ from scoring_workload import SHAPES, write_model
 from experiments.configuration import Config, parse_config
 from experiments.experiment_paths import ExperimentPaths
 from experiments.hydra_script import CONFIG_DIR
+from experiments.llm_side import open_llm_agent
 from experiments.tiny_llm.vocabulary import word_level_tokenizer
 from experiments.training_run import TrainingRun
 
@@ -91,7 +92,7 @@ def measure(config: Config, args: argparse.Namespace) -> tuple[dict[str, float],
     seconds = dict.fromkeys(PARTS, 0.0)
     paths = ExperimentPaths.of(config)
     paths.make_writable()
-    with TrainingRun(config, paths) as run:
+    with TrainingRun(config, paths, open_llm_agent) as run:
         run.resume()
         for iteration in range(args.iterations + 1):
             rollout, first = _timed(run.agent.collect_rollout, args.device)

@@ -188,6 +188,16 @@ def read_states(folder: Path) -> dict[str, Any]:
     return json.loads((folder / STATES).read_text(encoding="utf-8"))
 
 
+def check_same_agent(trainer: dict[str, Any], agent: str, folder: Path) -> None:
+    """Refuse a checkpoint of another agent; raises UserError naming both."""
+    stored = trainer.get("agent", "llm")  # checkpoints of version 0.2 are all of the LLM
+    if stored != agent:
+        raise UserError(
+            f"{folder} is a checkpoint of the agent {stored!r}, not {agent!r}: give the same agent "
+            "(n_llm_processes, symbolic_ppo), or another name_experiment or name_model"
+        )
+
+
 def check_same_config(stored: dict[str, Any], given: dict[str, Any], folder: Path) -> None:
     """Refuse to resume with another configuration.
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.errors import UserError
+from experiments.substitutions import TESTS
 from lamorel.config import LamorelConfig
 from lamorel.config import parse_config as parse_lamorel_args
 
@@ -146,6 +147,7 @@ class RLScriptArgs:
     im_path: str
     random_agent: bool
     bot: bool
+    symbolic_ppo: bool
     get_example_trajectories: bool
     spm_path: str
     drrn: DRRNArgs
@@ -170,7 +172,17 @@ class Config:
     lamorel_tree: DictConfig
     resolved: dict[str, Any]
 
+    @property
+    def agent(self) -> str:
+        """The agent that it selects: bot, random, symbolic, drrn (no LLM process) or llm."""
+        for key, name in (("bot", "bot"), ("random_agent", "random"), ("symbolic_ppo", "symbolic")):
+            if getattr(self.rl, key):
+                return name
+        return "llm" if self.lamorel.distributed_setup_args.n_llm_processes else "drrn"
 
+
+# Keys of `symbolic` that take the place of those of the same name in `rl_script_args` with symbolic_ppo=true.
+SYMBOLIC_REPLACES = ("number_envs", "frames_per_proc", "epochs", "batch_size", "lr", "discount", "gae_lambda")
 SECTIONS = {"drrn": DRRNArgs, "symbolic": SymbolicArgs, "twosome": TwosomeArgs, "tiny_llm": TinyLLMArgs}
 CHOICES = {
     "language": ("english", "french"),
@@ -207,9 +219,11 @@ def parse_config(tree: DictConfig, *, model_exists: bool = True) -> Config:
     if OmegaConf.is_missing(rl_tree, "path"):
         rl_tree.path = ""  # read by the launcher only
     rl = _typed(rl_tree)
+    if rl.symbolic_ppo:  # in this one place, so that training and tests have one experiment id
+        rl = dataclasses.replace(rl, **{name: getattr(rl.symbolic, name) for name in SYMBOLIC_REPLACES})
     validate_values(rl)
     llm_args = tree.lamorel_args.llm_args
-    if rl.bot or rl.random_agent:
+    if rl.bot or rl.random_agent or rl.symbolic_ppo:
         tree.lamorel_args.distributed_setup_args.n_llm_processes = 0
     no_llm = not tree.lamorel_args.distributed_setup_args.n_llm_processes
     if OmegaConf.is_missing(llm_args, "model_path"):
@@ -275,15 +289,15 @@ def validate_values(rl: RLScriptArgs) -> None:
         complain("reward_shaping_beta", "only 0 is accepted: the released reward shaping never ran")
     if not rl.action_space or len(set(rl.action_space)) != len(rl.action_space):
         complain("action_space", "give at least one action name, each once, e.g. [turn_left,turn_right,go_forward]")
-    if rl.bot and rl.random_agent:
-        complain("bot", "bot and random_agent are both true, choose one")
+    chosen = [name for name in ("bot", "random_agent", "symbolic_ppo") if getattr(rl, name)]
+    if len(chosen) > 1:
+        complain(chosen[0], f"{' and '.join(chosen)} are both true, choose one")
     _validate_tests(rl, complain)
 
 
 def _validate_tests(rl: RLScriptArgs, complain: Any) -> None:
-    known_tests = ("no_modification_test", "other_goal_test")
-    if not rl.tests or any(test not in known_tests for test in rl.tests):
-        complain("tests", f"give a list of {', '.join(known_tests)}")
+    if not rl.tests or any(test not in TESTS for test in rl.tests) or len(set(rl.tests)) < len(rl.tests):
+        complain("tests", f"give a list of {', '.join(TESTS)}, each at most once")
     if rl.modified_action_space:
         if rl.language == "french":
             complain("language", "modified_action_space renames English actions, use language=english")

@@ -43,7 +43,7 @@ def sample_actions(log_probs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     """Sample one action per row by inverting the cumulative distribution.
 
     Args:
-        log_probs: (N, A), -inf where there is no candidate.
+        log_probs: (N, A), -inf where there is no candidate, or one that is never chosen.
         uniforms: (N,) in [0, 1).
 
     Returns:
@@ -51,4 +51,5 @@ def sample_actions(log_probs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     """
     cumulative = np.cumsum(np.exp(log_probs.astype(np.float64)), axis=1)
     chosen = (cumulative <= (uniforms * cumulative[:, -1])[:, None]).sum(axis=1)
-    return np.minimum(chosen, np.isfinite(log_probs).sum(axis=1) - 1)
+    last_possible = log_probs.shape[1] - 1 - np.argmax(np.isfinite(log_probs)[:, ::-1], axis=1)
+    return np.minimum(chosen, last_possible)

@@ -82,6 +82,6 @@ def test_file_stem(config: Config, test: str) -> str:
     return (
         test
         + ("_newactions" if rl.modified_action_space else "")
-        + ("_zero_shot" if rl.zero_shot and not (rl.im_learning or rl.bot or rl.random_agent) else "")
+        + ("_zero_shot" if rl.zero_shot and config.agent == "llm" and not rl.im_learning else "")
         + ("_im" if rl.im_learning else "")
     )

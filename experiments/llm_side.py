@@ -1,12 +1,20 @@
-"""The policy and the `Caller` that a configuration asks for: the same for training and tests."""
+"""The policy, the `Caller` and the agent that a configuration asks for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
+from experiments.agents.ppo.base_ppo_agent import PPOConfig
 from experiments.agents.ppo.embedding_initializer import EmbeddingInitializer
 from experiments.agents.ppo.llm_policy import LLMPolicy
+from experiments.agents.ppo.llm_ppo_agent import LLMPPOAgent
+from experiments.agents.ppo.ppo_updater import PPOUpdateConfig, PPOUpdater
 from experiments.configuration import Config, RLScriptArgs
+from experiments.environments import make_envs, training_seeds
+from experiments.prompters import make_prompters
+from experiments.seeding import seed_everything
 from lamorel import Caller
 
 
@@ -37,3 +45,47 @@ def make_caller(config: Config, policy: LLMPolicy, updater: Any = None) -> Calle
         custom_module_functions=policy.module_functions(),
         custom_model_initializer=EmbeddingInitializer(str(llm_args.model_path)) if copy_embeddings else None,
     )
+
+
+def ppo_config(rl: RLScriptArgs) -> PPOConfig:
+    return PPOConfig(
+        steps_per_env=rl.frames_per_proc,
+        gamma=rl.discount,
+        gae_lambda=rl.gae_lambda,
+        reward_scale=rl.reward_scale,
+        epochs=rl.epochs,
+        batch_size=rl.batch_size,
+        bootstrap_timeouts=rl.bootstrap_timeouts,
+        normalize_advantages=rl.normalize_advantages,
+        target_kl=rl.target_kl,
+    )
+
+
+def ppo_update_config(rl: RLScriptArgs) -> PPOUpdateConfig:
+    return PPOUpdateConfig(
+        lr=rl.lr,
+        value_lr=rl.value_lr,
+        betas=(rl.beta1, rl.beta2),
+        adam_eps=rl.adam_eps,
+        clip_eps=rl.clip_eps,
+        entropy_coef=rl.entropy_coef,
+        value_loss_coef=rl.value_loss_coef,
+        max_grad_norm=rl.max_grad_norm,
+        critic_broadcast=rl.critic_broadcast,
+    )
+
+
+def make_training_caller(config: Config) -> tuple[LLMPolicy, Caller]:
+    """The policy, and the LLM with its heads and its optimizer; never returns in an LLM process of a launched run."""
+    seed_everything(config.rl)
+    policy = make_policy(config.rl)
+    return policy, make_caller(config, policy, PPOUpdater(ppo_update_config(config.rl), policy))
+
+
+@contextmanager
+def open_llm_agent(config: Config) -> Iterator[LLMPPOAgent]:
+    """The LLM agent that learns by PPO, with its environments."""
+    rl = config.rl
+    policy, caller = make_training_caller(config)
+    with caller, closing(make_envs(rl, seeds=training_seeds(rl))) as envs:
+        yield LLMPPOAgent(envs, make_prompters(rl), caller, policy, ppo_config(rl), seed=rl.seed)

@@ -15,24 +15,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.agents.base_agent import BaseAgent
 from experiments.agents.bot import BotAgent
 from experiments.agents.random_agent import RandomAgent
-from experiments.checkpoint import CheckpointStore, check_same_settings, read_trainer
+from experiments.checkpoint import CheckpointStore, check_same_agent, check_same_settings, read_trainer
 from experiments.configuration import Config
 from experiments.device import check_gpu
 from experiments.environments import check_environment
 from experiments.errors import UserError
-from experiments.evaluation import evaluate, write_results
+from experiments.evaluation import evaluate, summary, write_results
 from experiments.experiment_paths import ExperimentPaths, test_file_stem
 from experiments.hydra_script import hydra_script
-from experiments.trajectories import export_trajectories
+from experiments.playing import EpisodeResult
+from experiments.trajectories import export_prefix, export_trajectories
 from lamorel import is_llm_process
 
 if TYPE_CHECKING:
@@ -80,58 +82,65 @@ def run_tests(config: Config) -> None:
         "seed": config.rl.seed,
         "config": config.resolved,
     }
-    tests = [] if config.rl.get_example_trajectories else config.rl.tests
+    export = config.rl.get_example_trajectories
+    tests = [] if export else config.rl.tests
+    if export:
+        refuse_other_results(folder / f"{export_prefix(config.agent)}.json", facts)
     for test in tests:
-        refuse_other_results(folder, test_file_stem(config, test), facts)
-    agent, checkpoint = make_agent(config, paths)
-    if config.rl.get_example_trajectories:
-        files = export_trajectories(config.rl, agent, folder)
-        logger.info("%d frames in %d files of %s", config.rl.num_steps, len(files), folder)
-    for test in tests:
-        episodes = evaluate(config.rl, agent, test)
-        write_results(
-            folder, test_file_stem(config, test), episodes, {**facts, "test": test, "checkpoint_update": checkpoint}
-        )
-        successes = float(np.mean([episode.success for episode in episodes]))
-        returned = float(np.mean([episode.episode_return for episode in episodes]))
-        logger.info("%s: success %.3f, mean return %.3f over %d episodes", test, successes, returned, len(episodes))
-    agent.close()
+        refuse_other_results(folder / "episodes" / f"{test_file_stem(config, test)}.json", facts)
+    agent, facts["checkpoint_update"] = make_agent(config, paths)
+    with closing(agent):
+        if export:
+            files = export_trajectories(config.rl, agent, folder, facts)
+            logger.info("%d transitions in %d files of %s", config.rl.num_steps, len(files), folder)
+        for test in tests:
+            episodes = evaluate(config.rl, agent, test)
+            write_results(folder, test_file_stem(config, test), episodes, {**facts, "test": test})
+            logger.info("%s: %s", test, result_line(episodes))
+
+
+def result_line(episodes: Sequence[EpisodeResult]) -> str:
+    """The totals of a test, and the success rate of every kind of task where there are several."""
+    totals = summary(episodes)
+    line = (
+        f"success {totals['success_rate']:.3f}, mean return {totals['mean_return']:.3f} over {len(episodes)} episodes"
+    )
+    tasks = totals["per_task"]
+    if len(tasks) < 2:
+        return line
+    return line + " (" + ", ".join(f"{task} {tasks[task]['success_rate']:.3f}" for task in tasks) + ")"
 
 
 def serve(config: Config) -> None:
     """The part of an LLM process of a launched run: it answers the RL process until that has closed."""
-    if not (config.rl.bot or config.rl.random_agent):  # these need no LLM
+    if config.agent == "llm":
         make_test_caller(config)
 
 
 def validate(config: Config) -> None:
     """What the tests need beyond a valid configuration, checked before torch is imported."""
-    rl = config.rl
-    if config.lamorel.distributed_setup_args.n_llm_processes == 0 and not (rl.bot or rl.random_agent):
-        raise UserError(
-            "lamorel_args.distributed_setup_args.n_llm_processes=0: no agent is left to test, set it to 1 for the LLM, "
-            "or rl_script_args.random_agent=true or bot=true"
-        )
-    check_environment(rl)
-    if not (rl.bot or rl.random_agent):
+    check_environment(config.rl)
+    if config.agent not in ("bot", "random"):
         check_gpu(config)
 
 
 def agent_label(config: Config) -> str:
     """How tables name the agent."""
     rl = config.rl
-    if rl.bot or rl.random_agent:
-        return "bot" if rl.bot else "random"
+    if config.agent != "llm":
+        return config.agent
     return "cloned" if rl.im_learning else "zero-shot" if rl.zero_shot else "trained"
 
 
-def refuse_other_results(folder: Path, stem: str, facts: dict[str, Any]) -> None:
+def refuse_other_results(path: Path, facts: dict[str, Any]) -> None:
     """Results must not replace those of another agent, or of other settings, that have the same experiment id.
 
+    Args:
+        path: the json beside the results, which holds the facts of those that are there.
+
     Raises:
-        UserError: the folder holds such results under the same name.
+        UserError: they are of another agent or of other settings.
     """
-    path = folder / "episodes" / f"{stem}.json"
     if not path.exists():
         return
     stored = json.loads(path.read_text(encoding="utf-8"))
@@ -149,27 +158,47 @@ def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int |
     Raises:
         UserError: a trained agent is asked for and there is no checkpoint.
     """
-    if config.rl.bot:
+    if config.agent == "bot":
         return BotAgent(), None
-    if config.rl.random_agent:
+    if config.agent == "random":
         return RandomAgent(), None
     checkpoint = None
-    if not (config.rl.zero_shot or config.rl.im_learning):
-        checkpoint = CheckpointStore(paths.models).newest()
-        if checkpoint is None:
-            raise UserError(
-                f"{paths.models} holds no checkpoint: train with the same configuration first, or test the model as it "
-                "is with rl_script_args.zero_shot=true"
-            )
-        # the experiment id does not name these, and another policy would be tested under the trained one's name
-        check_same_settings(read_trainer(checkpoint)["config"], config.resolved, POLICY_SETTINGS, checkpoint)
+    if not (config.agent == "llm" and (config.rl.zero_shot or config.rl.im_learning)):
+        checkpoint = trained_checkpoint(config, paths)
+        logger.info("testing the checkpoint %s", checkpoint)
+    return make_llm_agent(config, checkpoint), None if checkpoint is None else read_trainer(checkpoint)["update"]
+
+
+def trained_checkpoint(config: Config, paths: ExperimentPaths) -> Path:
+    """The newest checkpoint of the configured agent.
+
+    Raises:
+        UserError: there is none, or it was made by another agent or with another policy.
+    """
+    checkpoint = CheckpointStore(paths.models).newest()
+    if checkpoint is None:
+        as_it_is = ", or test the model as it is with rl_script_args.zero_shot=true" if config.agent == "llm" else ""
+        raise UserError(f"{paths.models} holds no checkpoint: train with the same configuration first{as_it_is}")
+    trainer = read_trainer(checkpoint)
+    check_same_agent(trainer, config.agent, checkpoint)
+    # the experiment id does not name these, and another policy would be tested under the trained one's name
+    check_same_settings(trainer["config"], config.resolved, POLICY_SETTINGS, checkpoint)
+    return checkpoint
+
+
+def make_llm_agent(config: Config, checkpoint: Path | None) -> BaseAgent:
+    """The LLM as it is, cloned, or as a checkpoint has it."""
     from experiments.agents.ppo.llm_test_agent import LLMTestAgent
 
     policy, caller = make_test_caller(config)
+    agent = LLMTestAgent(caller, policy, trained=checkpoint is not None)
     if checkpoint is not None:
-        caller.load(str(checkpoint))
-        logger.info("testing the checkpoint %s", checkpoint)
-    return LLMTestAgent(caller, policy), None if checkpoint is None else read_trainer(checkpoint)["update"]
+        try:
+            caller.load(str(checkpoint))
+        except BaseException:
+            agent.close()
+            raise
+    return agent
 
 
 def make_test_caller(config: Config) -> tuple[LLMPolicy, Caller]:

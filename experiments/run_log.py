@@ -50,8 +50,13 @@ class Progress:
 def log_row(
     progress: Progress, episodes: Sequence[Episode], stats: dict[str, float], *, fps: float, reward_scale: float
 ) -> dict[str, Any]:
-    """One row of log.csv. Episode columns describe the episodes that ended during the update; empty when none did."""
-    row: dict[str, Any] = {**asdict(progress), "FPS": fps, **{name: stats[name] for name in LOSS_COLUMNS}}
+    """One row of log.csv. Episode columns describe the episodes that ended during the update; empty when none did, as
+    are losses that an agent does not have."""
+    row: dict[str, Any] = {
+        **asdict(progress),
+        "FPS": fps,
+        **{name: stats[name] for name in LOSS_COLUMNS if name in stats},
+    }
     if episodes:
         returns = np.array([e.episode_return for e in episodes])
         row |= _statistics("return", returns)
@@ -152,7 +157,7 @@ class RunLog:
                 ]
             )
         scalars = {name: value for name, value in row.items() if name != "update" and value != ""}
-        scalars |= {name: stats[name] for name in TRACKED}
+        scalars |= {name: stats[name] for name in TRACKED if name in stats}
         if self.tensorboard is not None:
             for name, value in scalars.items():
                 self.tensorboard.add_scalar(name, value, row["update"])

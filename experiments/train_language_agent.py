@@ -16,9 +16,6 @@ The same command again resumes after any interruption.
 
 from __future__ import annotations
 
-import logging
-import time
-
 from experiments.configuration import Config
 from experiments.device import check_gpu
 from experiments.environments import check_environment
@@ -27,11 +24,9 @@ from experiments.experiment_paths import ExperimentPaths
 from experiments.hydra_script import hydra_script
 from lamorel import is_llm_process
 
-logger = logging.getLogger("glam")
-
 
 def train(config: Config) -> None:
-    """The training loop: collect, advantages and update, record, checkpoint; resumes where a checkpoint stands."""
+    """Train the LLM; resumes where a checkpoint stands."""
     if is_llm_process(config.lamorel):
         serve(config)
         return
@@ -39,22 +34,15 @@ def train(config: Config) -> None:
     paths = ExperimentPaths.of(config)
     paths.make_writable()
 
-    from experiments.training_run import TrainingRun
+    from experiments.llm_side import open_llm_agent
+    from experiments.training_run import run_training
 
-    with TrainingRun(config, paths) as run:
-        run.resume()
-        while run.progress.frames < config.rl.num_steps:
-            start = time.perf_counter()
-            rollout = run.agent.collect_rollout()
-            stats = run.agent.update(rollout)
-            run.record(rollout, stats, seconds=time.perf_counter() - start)
-            run.checkpoint_if_due()
-    logger.info("done: %s", paths.logs)
+    run_training(config, paths, open_llm_agent)
 
 
 def serve(config: Config) -> None:
     """The part of an LLM process of a launched run: it answers the RL process until that has closed."""
-    from experiments.training_run import make_training_caller
+    from experiments.llm_side import make_training_caller
 
     make_training_caller(config)
 

@@ -1,78 +1,61 @@
-"""One training run around its agent: everything the loop needs before, between and after its updates."""
+"""One training run around its agent: the loop, and everything it needs before, between and after its updates."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from contextlib import ExitStack, closing
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing
 from typing import Any
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from experiments.agents.ppo.base_ppo_agent import PPOConfig
-from experiments.agents.ppo.llm_policy import LLMPolicy
-from experiments.agents.ppo.llm_ppo_agent import LLMPPOAgent
-from experiments.agents.ppo.ppo_updater import PPOUpdateConfig, PPOUpdater
-from experiments.agents.ppo.rollout import Rollout
-from experiments.checkpoint import CheckpointStore, check_same_config, read_states, read_trainer
-from experiments.configuration import Config, RLScriptArgs
-from experiments.environments import make_envs, training_seeds
+from experiments.agents.base_agent import Collected, LearningAgent
+from experiments.checkpoint import CheckpointStore, check_same_agent, check_same_config, read_states, read_trainer
+from experiments.configuration import Config
 from experiments.experiment_paths import ExperimentPaths
-from experiments.llm_side import make_caller, make_policy
 from experiments.probe_prompts import probe_states
-from experiments.prompters import make_prompters
 from experiments.run_log import Progress, RunLog, log_row
-from experiments.seeding import get_random_states, seed_everything, set_random_states
-from lamorel import Caller
+from experiments.seeding import get_random_states, set_random_states
 
 logger = logging.getLogger("glam")
 
-
-def ppo_config(rl: RLScriptArgs) -> PPOConfig:
-    return PPOConfig(
-        steps_per_env=rl.frames_per_proc,
-        gamma=rl.discount,
-        gae_lambda=rl.gae_lambda,
-        reward_scale=rl.reward_scale,
-        epochs=rl.epochs,
-        batch_size=rl.batch_size,
-        bootstrap_timeouts=rl.bootstrap_timeouts,
-        normalize_advantages=rl.normalize_advantages,
-        target_kl=rl.target_kl,
-    )
+# of what an update reports, in a log line: (label, name, format)
+SHOWN = (
+    ("entropy", "entropy", ".3f"),
+    ("policy", "policy_loss", ".4f"),
+    ("value", "value_loss", ".3f"),
+    ("loss", "loss", ".4f"),
+    ("kl", "approx_kl", ".4f"),
+    ("grad", "grad_norm", ".2f"),
+)
+OpenAgent = Callable[[Config], AbstractContextManager[LearningAgent]]  # leaving it lets go of all the agent holds
 
 
-def ppo_update_config(rl: RLScriptArgs) -> PPOUpdateConfig:
-    return PPOUpdateConfig(
-        lr=rl.lr,
-        value_lr=rl.value_lr,
-        betas=(rl.beta1, rl.beta2),
-        adam_eps=rl.adam_eps,
-        clip_eps=rl.clip_eps,
-        entropy_coef=rl.entropy_coef,
-        value_loss_coef=rl.value_loss_coef,
-        max_grad_norm=rl.max_grad_norm,
-        critic_broadcast=rl.critic_broadcast,
-    )
-
-
-def make_training_caller(config: Config) -> tuple[LLMPolicy, Caller]:
-    """The policy, and the LLM with its heads and its optimizer; never returns in an LLM process of a launched run."""
-    seed_everything(config.rl)
-    policy = make_policy(config.rl)
-    return policy, make_caller(config, policy, PPOUpdater(ppo_update_config(config.rl), policy))
+def run_training(config: Config, paths: ExperimentPaths, open_agent: OpenAgent) -> None:
+    """The training loop: collect, learn, record, checkpoint; it goes on from the newest checkpoint."""
+    with TrainingRun(config, paths, open_agent) as run:
+        run.resume()
+        while run.progress.frames < config.rl.num_steps:
+            start = time.perf_counter()
+            rollout = run.agent.collect_rollout()
+            stats = run.agent.update(rollout)
+            run.record(rollout, stats, seconds=time.perf_counter() - start)
+            run.checkpoint_if_due()
+    logger.info("done: %s", paths.logs)
 
 
 class TrainingRun:
     """Builds the agent, resumes it, records every update and writes checkpoints.
 
     Attributes:
-        agent: the PPO agent.
+        agent: the agent that learns.
         progress: updates, episodes, frames and seconds so far.
     """
 
-    def __init__(self, config: Config, paths: ExperimentPaths) -> None:
+    def __init__(self, config: Config, paths: ExperimentPaths, open_agent: OpenAgent) -> None:
         rl = config.rl
         self.config, self.paths = config, paths
         self.progress = Progress()
@@ -81,13 +64,13 @@ class TrainingRun:
             opened.enter_context(self.store.locked())
             self.checkpoint = self.store.recover()
             if self.checkpoint is not None:  # refuse before the model is loaded
-                check_same_config(read_trainer(self.checkpoint)["config"], config.resolved, self.checkpoint)
-            policy, caller = make_training_caller(config)
-            self.caller = opened.enter_context(caller)
-            envs = opened.enter_context(closing(make_envs(rl, seeds=training_seeds(rl))))
-            self.agent = LLMPPOAgent(envs, make_prompters(rl), self.caller, policy, ppo_config(rl), seed=rl.seed)
+                trainer = read_trainer(self.checkpoint)
+                check_same_agent(trainer, config.agent, self.checkpoint)
+                check_same_config(trainer["config"], config.resolved, self.checkpoint)
+            self.agent = opened.enter_context(open_agent(config))
             # prompts that an environment writes itself have no fixed action list to follow
-            self.probes = probe_states(rl.action_space, rl.nbr_obs, rl.template_test) if rl.prompter == "glam" else []
+            can_follow = rl.prompter == "glam" and self.agent.reads_prompts
+            self.probes = probe_states(rl.action_space, rl.nbr_obs, rl.template_test) if can_follow else []
             self.log = opened.enter_context(closing(RunLog(config, paths.logs, rl.action_space if self.probes else [])))
             if sys.stderr.isatty():  # log lines above the bar, not through it
                 opened.enter_context(logging_redirect_tqdm())
@@ -105,7 +88,7 @@ class TrainingRun:
         """Continue from the newest complete checkpoint, or start; every log is cut back to where that is."""
         if self.checkpoint is not None:
             trainer, states = read_trainer(self.checkpoint), read_states(self.checkpoint)
-            self.caller.load(str(self.checkpoint))
+            self.agent.load(self.checkpoint)
             self.progress = Progress(**trainer["progress"])
             self.agent.set_state(states["agent"])
             set_random_states(states["random"])
@@ -113,7 +96,7 @@ class TrainingRun:
         self.log.open(self.progress)
         self.bar.update(self.progress.frames)
 
-    def record(self, rollout: Rollout, stats: dict[str, float], *, seconds: float) -> None:
+    def record(self, rollout: Collected, stats: dict[str, float], *, seconds: float) -> None:
         """Count an update and write it to every log."""
         progress = self.progress
         progress.update += 1
@@ -138,9 +121,8 @@ class TrainingRun:
         eta = left * self.progress.duration / self.progress.frames
         return (
             f"update {row['update']} | frames {row['frames']} | success {success} | return {returned} | "
-            f"entropy {row['entropy']:.3f} | policy {row['policy_loss']:.4f} | value {row['value_loss']:.3f} | "
-            f"kl {stats['approx_kl']:.4f} | grad {row['grad_norm']:.2f} | {row['FPS']:.0f} frames/s | "
-            f"{eta / 60:.1f} min left"
+            + "".join(f"{label} {stats[name]:{form}} | " for label, name, form in SHOWN if name in stats)
+            + f"{row['FPS']:.0f} frames/s | {eta / 60:.1f} min left"
         )
 
     def checkpoint_if_due(self) -> None:
@@ -149,8 +131,13 @@ class TrainingRun:
         if progress.update % rl.checkpoint_every and progress.frames < rl.num_steps:
             return
         self.store.save(
-            {"update": progress.update, "progress": vars(progress), "config": self.config.resolved},
+            {
+                "update": progress.update,
+                "progress": vars(progress),
+                "agent": self.agent.name,
+                "config": self.config.resolved,
+            },
             {"agent": self.agent.get_state(), "random": get_random_states()},
-            lambda folder: self.caller.save(str(folder)),
+            self.agent.save,
         )
         self.log.write_status(progress)

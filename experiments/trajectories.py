@@ -2,44 +2,67 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from experiments.agents.base_agent import BaseAgent
+from experiments.atomic_files import write_atomically
 from experiments.configuration import RLScriptArgs
-from experiments.evaluation import Transition, play_episodes
+from experiments.playing import Transition, play_episodes
 
 FIRST_EPISODE = 250_000_000  # far from the numbers of test episodes
 EPISODES_AT_ONCE = 100
 TRANSITIONS_PER_FILE = 10_000
 
 
-def export_trajectories(rl: RLScriptArgs, agent: BaseAgent, folder: Path) -> list[Path]:
+def export_prefix(agent: str) -> str:
+    """How the files of an agent's trajectories begin."""
+    return "bot_trajectories" if agent == "bot" else "trajectories"
+
+
+def export_trajectories(rl: RLScriptArgs, agent: BaseAgent, folder: Path, facts: dict[str, Any]) -> list[Path]:
     """Play `num_steps` frames and write them as `[bot_]trajectories_{prompts,actions}_K.npy`, K = 0, 1, ...
 
     The two arrays of a K are aligned, one-dimensional arrays of strings that load without pickle, of 10,000 transitions
-    (the last file may be shorter). What is written does not depend on `number_envs`.
+    (the last file may be shorter). What is written does not depend on `number_envs`. `[bot_]trajectories.json` tells
+    where they come from; files of a longer export before this one are removed, so that "all" files are one export's.
+
+    Args:
+        facts: agent, configuration and whatever tells the export from another.
 
     Returns:
-        the files.
+        the array files.
     """
-    transitions: list[Transition] = []
-    first = FIRST_EPISODE
-    while len(transitions) < rl.num_steps:
-        block = play_episodes(rl, agent, range(first, first + EPISODES_AT_ONCE), "export", with_transitions=True)
-        transitions += [transition for episode in block for transition in episode.transitions]
-        first += EPISODES_AT_ONCE
-    transitions = transitions[: rl.num_steps]
-    prefix = "bot_trajectories" if agent.name == "bot" else "trajectories"
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for number, start in enumerate(range(0, len(transitions), TRANSITIONS_PER_FILE)):
-        part = transitions[start : start + TRANSITIONS_PER_FILE]
+    prefix = export_prefix(agent.name)
+    transitions = islice(_transitions(rl, agent), rl.num_steps)
+    written: list[Path] = []
+    while part := list(islice(transitions, TRANSITIONS_PER_FILE)):
+        number = len(written) // 2
         for name, texts in (("prompts", [t.prompt for t in part]), ("actions", [t.action for t in part])):
             path = folder / f"{prefix}_{name}_{number}.npy"
             temporary = folder / f".{path.name}"
             np.save(temporary, np.array(texts))
             temporary.replace(path)
             written.append(path)
+    for path in folder.glob(f"{prefix}_*.npy"):
+        if path not in written and re.fullmatch(rf"{prefix}_(prompts|actions)_\d+\.npy", path.name):
+            path.unlink()
+    write_atomically(folder / f"{prefix}.json", json.dumps({**facts, "transitions": rl.num_steps}, indent=1))
     return written
+
+
+def _transitions(rl: RLScriptArgs, agent: BaseAgent) -> Iterator[Transition]:
+    """Endless; a block of episodes at a time, as what a block yields must not depend on who finishes first."""
+    first = FIRST_EPISODE
+    while True:
+        block = range(first, first + EPISODES_AT_ONCE)
+        for episode in play_episodes(rl, agent, block, with_transitions=True, label="export"):
+            yield from episode.transitions
+        first += EPISODES_AT_ONCE

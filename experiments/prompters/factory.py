@@ -11,6 +11,8 @@ from experiments.prompters.environment_prompter import EnvironmentPrompter
 from experiments.prompters.french_prompter import ACTIONS as FRENCH_ACTIONS
 from experiments.prompters.french_prompter import FrenchPrompter
 from experiments.prompters.glam_prompter import GlamPrompter, environment_action_ids
+from experiments.prompters.reworded_prompter import RewordedPrompter
+from experiments.substitutions import NO_MODIFICATION, SUBSTITUTIONS, rewording
 
 
 def shown_action_names(rl: RLScriptArgs) -> list[str]:
@@ -32,16 +34,24 @@ def shown_action_names(rl: RLScriptArgs) -> list[str]:
     return [FRENCH_ACTIONS[name] for name in names]
 
 
-def prompter_factory(rl: RLScriptArgs) -> Callable[[], Prompter]:
-    """A function that makes one prompter for one environment."""
+def prompter_factory(rl: RLScriptArgs, test: str = NO_MODIFICATION) -> Callable[[], Prompter]:
+    """A function that makes one prompter for one environment.
+
+    Args:
+        test: whose word substitutions the finished prompts go through.
+    """
     names, ids = shown_action_names(rl), environment_action_ids(rl.action_space)
-    if rl.prompter == "environment":
-        return lambda: EnvironmentPrompter(names, ids)
     kind = FrenchPrompter if rl.language == "french" else GlamPrompter
-    return lambda: kind(names, ids, rl.nbr_obs)
+
+    def make() -> Prompter:
+        return EnvironmentPrompter(names, ids) if rl.prompter == "environment" else kind(names, ids, rl.nbr_obs)
+
+    if test not in SUBSTITUTIONS:
+        return make
+    return lambda: RewordedPrompter(make(), rewording(test, rl.language))
 
 
-def make_prompters(rl: RLScriptArgs) -> list[Prompter]:
+def make_prompters(rl: RLScriptArgs, test: str = NO_MODIFICATION) -> list[Prompter]:
     """One prompter for each of `number_envs` environments."""
-    make = prompter_factory(rl)
+    make = prompter_factory(rl, test)
     return [make() for _ in range(rl.number_envs)]

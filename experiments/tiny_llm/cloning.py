@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from experiments.agents.bot import BotAgent
 from experiments.configuration import RLScriptArgs
-from experiments.evaluation import Transition, play_episodes
+from experiments.playing import Transition, play_episodes
 from lamorel import BaseUpdater, Caller
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def _negative_log_likelihood(outputs: list[dict[str, Tensor]]) -> Tensor:
 def bot_demonstrations(rl: RLScriptArgs, episodes: int) -> list[Transition]:
     """What the bot does in `episodes` episodes of the configured level, seen through the configured prompter."""
     numbers = range(FIRST_EPISODE, FIRST_EPISODE + episodes)
-    played = play_episodes(rl, BotAgent(), numbers, "bot episodes", with_transitions=True)
+    played = play_episodes(rl, BotAgent(), numbers, with_transitions=True, label="bot episodes")
     return [transition for episode in played for transition in episode.transitions]
 
 

@@ -51,7 +51,7 @@ def test_every_key_of_the_base_is_typed_and_no_other():
         (["modified_action_space=true", "new_action_space=[a]"], "one new name for each of the 6 actions"),
         (["modified_action_space=true", "language=french"], "use language=english"),
         (["im_learning=true", "im_path=nowhere"], "the folder of the cloned model does not exist"),
-        (["tests=[nothing]"], "no_modification_test, other_goal_test"),
+        (["tests=[nothing]"], "change_intro_first_personne_agent, other_goal_test"),
         (["tiny_llm.heads=two"], "tiny_llm.heads"),
         (["tiny_llm.heads=0"], "tiny_llm.heads=0: give a number above 0"),
     ],

@@ -110,7 +110,7 @@ def test_files_of_a_test(rl, tmp_path):
     returns = np.load(tmp_path / "return_per_episode" / "T_zero_shot.npy")  # allow_pickle is off by default
     assert returns.tolist() == [e.episode_return for e in episodes]
     rows = (tmp_path / "episodes" / "T_zero_shot.csv").read_text().splitlines()
-    assert rows[0] == "episode,seed,mission,episode_return,success,frames"
+    assert rows[0] == "episode,seed,mission,task,episode_return,success,frames"
     assert len(rows) == 13
 
 

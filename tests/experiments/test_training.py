@@ -16,7 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from experiments.checkpoint import CheckpointStore
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
-from experiments.llm_side import make_caller, make_policy
+from experiments.llm_side import make_caller, make_policy, open_llm_agent
 from experiments.post_training_tests import run_tests
 from experiments.run_log import COLUMNS
 from experiments.train_language_agent import train
@@ -155,7 +155,7 @@ def test_the_first_ratio_is_one(small, tiny_models, overrides):
     config = make_config([*small, *overrides, "rl_script_args.template_test=2"])
     paths = ExperimentPaths.of(config)
     paths.make_writable()
-    with TrainingRun(config, paths) as run:
+    with TrainingRun(config, paths, open_llm_agent) as run:
         run.resume()
         for _ in range(2):
             rollout = run.agent.collect_rollout()
@@ -171,7 +171,7 @@ def test_two_runs_of_one_experiment(small):
     config = make_config(small)
     paths = ExperimentPaths.of(config)
     paths.make_writable()
-    with TrainingRun(config, paths) as run:
+    with TrainingRun(config, paths, open_llm_agent) as run:
         run.resume()
         with pytest.raises(UserError, match=rf"is in use by another run \(process {os.getpid()} on "):
             train(config)
@@ -182,7 +182,7 @@ def test_target_kl_stops_an_update(small):
     config = make_config([*small, "rl_script_args.target_kl=1e-9"])
     paths = ExperimentPaths.of(config)
     paths.make_writable()
-    with TrainingRun(config, paths) as run:
+    with TrainingRun(config, paths, open_llm_agent) as run:
         run.resume()
         # the first minibatch has ratio 1 and KL 0 up to rounding, the next ones do not
         assert run.agent.update(run.agent.collect_rollout())["gradient_steps"] < 6
@@ -215,7 +215,7 @@ def test_an_environment_that_writes_its_prompt_and_offers_changing_actions(small
     train(make_config([*toy, "rl_script_args.num_steps=32"]))
     config = make_config(toy)
     paths = ExperimentPaths.of(config)
-    with TrainingRun(config, paths) as run:
+    with TrainingRun(config, paths, open_llm_agent) as run:
         run.resume()
         rollout = run.agent.collect_rollout()
     assert {len(state.candidates) for row in rollout.observations for state in row} == {2, 3, 4}

@@ -10,8 +10,8 @@ import gymnasium as gym
 import numpy as np
 from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 
+from experiments.agents.base_agent import Policy, View
 from experiments.errors import UserError
-from experiments.prompters import TextState
 from experiments.prompters.glam_prompter import CANONICAL_ACTIONS
 
 logger = logging.getLogger(__name__)
@@ -54,19 +54,19 @@ class BotAgent:
     name: ClassVar[str] = "bot"
     env_wrapper: ClassVar[Any] = BotAdvice
 
-    def act(self, states: Sequence[TextState], infos: Sequence[dict[str, Any]], uniforms: np.ndarray) -> np.ndarray:
-        """Raises UserError where the bot's action is not in the action list."""
-        choices = []
-        for state, info in zip(states, infos, strict=True):
-            action = int(info["bot_action"])
+    def decide(self, views: Sequence[View]) -> Policy:
+        """All probability on the bot's action. Raises UserError where that is not in the action list."""
+        log_probs = np.full((len(views), max(len(view.text.candidates) for view in views)), -np.inf)
+        for row, view in zip(log_probs, views, strict=True):
+            action = int(view.info["bot_action"])
             if action == GIVEN_UP:  # the episode then runs into its time limit
-                choices.append(0)
+                row[0] = 0.0
                 continue
-            if action not in state.action_ids:
+            if action not in view.text.action_ids:
                 name = CANONICAL_ACTIONS[action] if action < len(CANONICAL_ACTIONS) else "done"
                 raise UserError(f"rl_script_args.action_space: the bot needs {name}, add it or choose another level")
-            choices.append(state.action_ids.index(action))
-        return np.array(choices)
+            row[view.text.action_ids.index(action)] = 0.0
+        return Policy(log_probs)
 
     def close(self) -> None:
         pass

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,6 +34,9 @@ class LLMPPOAgent(BasePPOAgent):
         prompters: one per environment.
         caller: with `policy.module_functions()` and a `PPOUpdater` of the same policy.
     """
+
+    name: ClassVar[str] = "llm"
+    reads_prompts: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -74,6 +78,12 @@ class LLMPPOAgent(BasePPOAgent):
         total = sum(share["samples"] for share in shares)
         means = {key: sum(share[key] * share["samples"] for share in shares) / total for key in shares[0]}
         return {**means, "ratio_error": max(share["ratio_error"] for share in shares), "samples": total}
+
+    def save(self, folder: Path) -> None:
+        self.caller.save(str(folder))
+
+    def load(self, folder: Path) -> None:
+        self.caller.load(str(folder))
 
     def get_state(self) -> dict[str, Any]:
         return {**super().get_state(), "prompters": [prompter.get_state() for prompter in self.prompters]}

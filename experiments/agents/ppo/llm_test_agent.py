@@ -5,29 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
+from experiments.agents.base_agent import Policy, View
 from experiments.agents.ppo.llm_policy import LLMPolicy
-from experiments.episodes import sample_actions
+from experiments.agents.ppo.llm_ppo_agent import decide
 from experiments.prompters import TextState
 from lamorel import Caller
 
 
 class LLMTestAgent:
-    """Samples from the policy, as in training."""
+    """The policy as in training.
+
+    Args:
+        trained: whether the value head is; of an untrained one no values are given.
+    """
 
     name: ClassVar[str] = "llm"
     env_wrapper: ClassVar[Any] = None
 
-    def __init__(self, caller: Caller, policy: LLMPolicy) -> None:
+    def __init__(self, caller: Caller, policy: LLMPolicy, *, trained: bool) -> None:
         self.caller = caller
         self.policy = policy
+        self.trained = trained
 
-    def act(self, states: Sequence[TextState], infos: Sequence[dict[str, Any]], uniforms: np.ndarray) -> np.ndarray:
-        candidates = [state.candidates for state in states]
-        prompts = [state.prompt for state in states]
-        outputs = self.caller.custom_module_fns(self.policy.policy_keys, prompts, candidates)
-        return sample_actions(self.policy.log_probs(outputs, candidates).float().cpu().numpy(), uniforms)
+    def decide(self, views: Sequence[View]) -> Policy:
+        states: list[TextState] = [view.text for view in views]
+        decision = decide(self.caller, self.policy, states)
+        return Policy(decision.log_probs.numpy(), decision.values.numpy() if self.trained else None)
 
     def close(self) -> None:
         self.caller.close()

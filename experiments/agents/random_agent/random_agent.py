@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from experiments.prompters import TextState
+from experiments.agents.base_agent import Policy, View
 
 
 class RandomAgent:
@@ -16,9 +16,9 @@ class RandomAgent:
     name: ClassVar[str] = "random"
     env_wrapper: ClassVar[Any] = None
 
-    def act(self, states: Sequence[TextState], infos: Sequence[dict[str, Any]], uniforms: np.ndarray) -> np.ndarray:
-        counts = np.array([len(state.candidates) for state in states])
-        return np.floor(uniforms * counts).astype(int)
+    def decide(self, views: Sequence[View]) -> Policy:
+        counts = np.array([len(view.text.candidates) for view in views])[:, None]
+        return Policy(np.where(np.arange(counts.max()) < counts, -np.log(counts), -np.inf))
 
     def close(self) -> None:
         pass

@@ -1,0 +1,204 @@
+"""Step environments, prompters and an agent together, episode by episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from tqdm import tqdm
+
+from babyai_text import task_of
+from experiments.agents.base_agent import BaseAgent, View
+from experiments.configuration import RLScriptArgs
+from experiments.environments import episode_seed, make_envs, mission, missions, split_infos, split_observations
+from experiments.episodes import Episode, EpisodeCounter, sample_actions
+from experiments.other_goal import OtherGoal
+from experiments.prompters import TextState, make_prompters
+from experiments.prompters.stepping import advance_prompters, start_prompters
+from experiments.substitutions import NO_MODIFICATION, OTHER_GOAL, rewording
+
+EnvWrapper = Callable[[gym.Env], gym.Env]
+
+
+class Transition(NamedTuple):
+    """One decision and what came of it."""
+
+    view: View
+    chosen: int  # among the view's candidates
+    log_probs: np.ndarray  # (A,) of the policy
+    value: float | None  # as the agent estimates it, None where it does not
+    reward: float  # raw
+
+    @property
+    def prompt(self) -> str:
+        return self.view.text.prompt
+
+    @property
+    def action(self) -> str:
+        return self.view.text.candidates[self.chosen]
+
+
+class EpisodeResult(NamedTuple):
+    """One played episode; the fields before `transitions` are a row of a test's csv."""
+
+    episode: int
+    seed: int  # of the reset; of the environment's stream with stop_rule=first_n
+    mission: str
+    task: str  # its kind (babyai_text.task_of)
+    episode_return: float  # raw
+    success: bool
+    frames: int
+    transitions: list[Transition]
+    end: View | None = None  # the state in which it ended; kept with the transitions
+
+
+@dataclass
+class Slot:
+    """What one environment is playing."""
+
+    waiting: Iterator[int]  # episodes that are its to play
+    episode: int | None = None
+    generator: Any = None
+    mission: str = ""
+    transitions: list[Transition] = field(default_factory=list)
+    frames: int = 0
+
+    def next_episode(self, seed: int, mission: str) -> None:
+        """Take up the next episode; its actions have a random stream of their own, (seed, episode)."""
+        self.episode = next(self.waiting, None)
+        self.mission = mission
+        self.transitions = []
+        self.frames = 0
+        if self.episode is not None:
+            self.generator = np.random.default_rng([seed, self.episode])
+
+
+def play_episodes(
+    rl: RLScriptArgs,
+    agent: BaseAgent,
+    episodes: range,
+    test: str = NO_MODIFICATION,
+    *,
+    with_transitions: bool = False,
+    wrapper: EnvWrapper | None = None,
+    label: str | None = None,
+) -> list[EpisodeResult]:
+    """Play the given episodes, assigned to environments before they start; episode k is reset with `episode_seed`.
+
+    Args:
+        with_transitions: keep every view, policy and action; without, the results' lists of transitions are empty.
+        wrapper: put around every environment, outside the agent's own.
+        label: of the progress bar; None: the test's name.
+
+    Returns:
+        one result per episode, in their order, whatever `number_envs` is.
+    """
+    count = min(rl.number_envs, len(episodes))
+    shares = [episodes[i::count] for i in range(count)]
+    seeds = [[episode_seed(rl.seed, k) for k in share] for share in shares]
+    player = Player(rl, agent, test, with_transitions=with_transitions, wrapper=wrapper)
+    with tqdm(total=len(episodes), desc=label or test, unit="episode", disable=None) as bar:
+        results = {}
+        for result in player.play([Slot(iter(share)) for share in shares], [s[0] for s in seeds], seeds):
+            results[result.episode] = result
+            bar.update()
+    return [results[k] for k in episodes]
+
+
+class Player:
+    """Steps environments, prompters and an agent together.
+
+    Args:
+        test: words the prompts and missions, or shows another goal.
+    """
+
+    def __init__(
+        self,
+        rl: RLScriptArgs,
+        agent: BaseAgent,
+        test: str,
+        *,
+        with_transitions: bool = False,
+        wrapper: EnvWrapper | None = None,
+    ) -> None:
+        self.rl, self.agent, self.test = rl, agent, test
+        self.with_transitions = with_transitions
+        self.wrappers = [w for w in (agent.env_wrapper, OtherGoal if test == OTHER_GOAL else None, wrapper) if w]
+        self.reword = rewording(test, rl.language)
+
+    def play(
+        self, slots: Sequence[Slot], seeds: Sequence[int], episode_seeds: Sequence[Sequence[int]] | None
+    ) -> Iterator[EpisodeResult]:
+        """Step all environments until no slot has an episode left; yields episodes as they finish.
+
+        Args:
+            seeds, episode_seeds: as in `make_envs`.
+        """
+        rl, count = self.rl, len(slots)
+        with closing(make_envs(rl, seeds=seeds, episode_seeds=episode_seeds, wrapper=self._wrap)) as envs:
+            prompters = make_prompters(rl, self.test)[:count]
+            counter = EpisodeCounter.empty(count)
+            observations, infos = envs.reset()
+            states = start_prompters(prompters, observations, infos)
+            for slot, goal in zip(slots, missions(observations, count), strict=True):
+                slot.next_episode(rl.seed, goal)
+            while active := [i for i, slot in enumerate(slots) if slot.episode is not None]:
+                views = self._views(states, observations, infos, slots, active)
+                policy = self.agent.decide(views)
+                uniforms = np.array([slots[i].generator.random() for i in active])
+                actions = np.zeros(count, dtype=int)  # environments that are done keep stepping, unseen
+                actions[active] = sample_actions(policy.log_probs, uniforms)
+                sent = np.array([state.action_ids[a] for state, a in zip(states, actions, strict=True)])
+                observations, rewards, terminated, truncated, infos = envs.step(sent)
+                ended = terminated | truncated
+                states, reached = advance_prompters(prompters, actions, observations, ended, infos)
+                for row, i in enumerate(active):
+                    slots[i].frames += 1
+                    if self.with_transitions:
+                        value = None if policy.values is None else float(policy.values[row])
+                        slots[i].transitions.append(
+                            Transition(views[row], int(actions[i]), policy.log_probs[row], value, float(rewards[i]))
+                        )
+                goals = missions(observations, count)
+                for i, episode in counter.step(rewards, terminated, truncated).items():
+                    if slots[i].episode is not None:
+                        yield self._result(slots[i], seeds[i], episode, self._end(reached, infos, i))
+                        slots[i].next_episode(rl.seed, goals[i])
+
+    def _wrap(self, env: gym.Env) -> gym.Env:
+        for wrapper in self.wrappers:
+            env = wrapper(env)
+        return env
+
+    def _views(
+        self,
+        states: list[TextState],
+        observations: Any,
+        infos: dict[str, Any],
+        slots: Sequence[Slot],
+        active: list[int],
+    ) -> list[View]:
+        count = len(states)
+        seen, rows = split_observations(observations, count), split_infos(infos, count)
+        return [
+            View(states[i], self.reword(mission(seen[i])), seen[i], rows[i], i, slots[i].frames == 0) for i in active
+        ]
+
+    def _end(self, reached: list[TextState], infos: dict[str, Any], i: int) -> View | None:
+        """What environment i showed when its episode ended."""
+        if not self.with_transitions:
+            return None
+        last = infos["final_obs"][i]
+        info = split_infos(infos["final_info"], len(reached))[i]
+        return View(reached[i], self.reword(mission(last)), last, info, i, False)
+
+    def _result(self, slot: Slot, stream_seed: int, episode: Episode, end: View | None) -> EpisodeResult:
+        assert slot.episode is not None
+        seed = stream_seed if self.rl.stop_rule == "first_n" else episode_seed(self.rl.seed, slot.episode)
+        task = task_of(slot.mission) if slot.mission else ""
+        outcome = (episode.episode_return, episode.success, episode.frames, slot.transitions, end)
+        return EpisodeResult(slot.episode, seed, slot.mission, task, *outcome)

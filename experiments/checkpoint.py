@@ -204,12 +204,23 @@ def check_same_config(stored: dict[str, Any], given: dict[str, Any], folder: Pat
     Raises:
         UserError: listing every key that differs, with both values.
     """
-    _refuse_differences(folder, stored, given, lambda key: not _is_or_begins(key, FREE_ON_RESUME))
+    remedy = "another name_experiment"
+    _refuse_differences(folder, stored, given, lambda key: not _is_or_begins(key, FREE_ON_RESUME), remedy)
 
 
-def check_same_settings(stored: dict[str, Any], given: dict[str, Any], keys: Sequence[str], path: Path) -> None:
-    """Refuse where one of `keys` (or of the keys that begin with it) differs; raises UserError as above."""
-    _refuse_differences(path, stored, given, lambda key: _is_or_begins(key, keys))
+def check_same_settings(
+    stored: dict[str, Any],
+    given: dict[str, Any],
+    keys: Sequence[str],
+    path: Path,
+    remedy: str = "another name_experiment",
+) -> None:
+    """Refuse where one of `keys` (or of the keys that begin with it) differs; raises UserError as above.
+
+    Args:
+        remedy: what else than the same values would help.
+    """
+    _refuse_differences(path, stored, given, lambda key: _is_or_begins(key, keys), remedy)
 
 
 def _is_or_begins(key: str, heads: Sequence[str]) -> bool:
@@ -217,7 +228,7 @@ def _is_or_begins(key: str, heads: Sequence[str]) -> bool:
 
 
 def _refuse_differences(
-    path: Path, stored: dict[str, Any], given: dict[str, Any], counts: Callable[[str], bool]
+    path: Path, stored: dict[str, Any], given: dict[str, Any], counts: Callable[[str], bool], remedy: str
 ) -> None:
     old, new = _flatten(stored), _flatten(given)
     different = {
@@ -227,8 +238,8 @@ def _refuse_differences(
     }
     if different:
         raise UserError(
-            f"{path} was made with another configuration ({', '.join(different)}): give the same values, or another "
-            "name_experiment\n" + "\n".join(f"  {line}" for line in different.values())
+            f"{path} was made with another configuration ({', '.join(different)}): give the same values, or {remedy}\n"
+            + "\n".join(f"  {line}" for line in different.values())
         )
 
 

@@ -149,7 +149,9 @@ def refuse_other_results(path: Path, facts: dict[str, Any]) -> None:
             f"{path} holds results of the agent {stored['agent']!r}, not {facts['agent']!r}: give "
             "rl_script_args.name_model or name_experiment another name"
         )
-    check_same_settings(stored["config"], facts["config"], (*POLICY_SETTINGS, *TEST_SETTINGS), path)
+    # the checkpoint is found by its experiment's name, so that the results are what must move
+    elsewhere = "another rl_script_args.saving_path_logs"
+    check_same_settings(stored["config"], facts["config"], (*POLICY_SETTINGS, *TEST_SETTINGS), path, elsewhere)
 
 
 def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int | None]:

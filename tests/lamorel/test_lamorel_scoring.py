@@ -21,7 +21,7 @@ CANDIDATES = [
     ACTIONS,
     ["drop", "", "drop", "turn <pad> left", "x"],  # empty, repeated, a pad token inside, one token
     ["aller à gauche", "日本語 🎈", "turn left", "turn left turn left turn left turn left", "turn"],
-    ["<pad>", "<pad><pad>", "left <pad>"],
+    ["<pad>", "<pad><pad>", "left <pad>", "left <unk>", "<unk> left"],  # padding (id 3), and id 0 as a token
     ["pick up", "pick", "pick up the red ball", "pick up the"],  # prefixes of each other
 ]
 NATS = 1e-4  # absolute tolerance of a score

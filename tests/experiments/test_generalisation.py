@@ -277,3 +277,27 @@ def test_a_longer_export_leaves_no_files_behind(small, monkeypatch):
             assert [path.name for path in found] == [f"bot_trajectories_{kind}_{k}.npy" for k in range(files)]
             assert sum(len(np.load(path)) for path in found) == steps
     assert json.loads((folder / "bot_trajectories.json").read_text())["transitions"] == 25
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "load_embedding", "heads"),
+    [("true", "true", "true"), ("false", "true", "true"), ("false", "false", "true"), ("false", "true", "false")],
+    ids=["AFlan", "NPAE", "NPA", "NPE"],
+)
+def test_variants_are_trained_resumed_and_tested(small, pretrained, load_embedding, heads):
+    """Training and tests find one experiment id for each (released defect 28), and its checkpoint loads."""
+    overrides = [
+        *small,
+        f"lamorel_args.llm_args.pretrained={pretrained}",
+        f"rl_script_args.load_embedding={load_embedding}",
+        f"rl_script_args.use_action_heads={heads}",
+    ]
+    for frames in (32, 64):
+        train(make_config([*overrides, f"rl_script_args.num_steps={frames}"]))
+    config = make_config([*overrides, "rl_script_args.zero_shot=false"])
+    run_tests(config)
+    assert results(config, "no_modification_test")[0]["checkpoint_update"] == 2
+    # distrib.csv holds probabilities with action heads, too (released defect 12)
+    distrib = pd.read_csv(ExperimentPaths.of(config).logs / "distrib.csv").iloc[:, 3:]
+    assert distrib.shape == (2 * 11, 6)
+    np.testing.assert_allclose(distrib.sum(axis=1), 1, atol=1e-5)

@@ -194,12 +194,11 @@ CHOICES = {
     "template_test": (1, 2),
 }
 POSITIVE = (
-    "seed",  # with 0, test episode k would be the first one of training environment k
     "torch_threads", "number_envs", "max_episode_steps", "nbr_obs", "temperature", "num_steps", "frames_per_proc", "lr",
     "adam_eps", "max_grad_norm", "clip_eps", "epochs", "batch_size", "value_lr", "target_kl", "checkpoint_every",
     "number_episodes",
 )  # fmt: skip
-NOT_NEGATIVE = ("num_dists", "entropy_coef", "value_loss_coef", "reward_scale")
+NOT_NEGATIVE = ("seed", "num_dists", "entropy_coef", "value_loss_coef", "reward_scale")
 UNIT_INTERVAL = ("discount", "gae_lambda", "beta1", "beta2")
 
 

@@ -181,6 +181,11 @@ def trained_checkpoint(config: Config, paths: ExperimentPaths) -> Path:
     if checkpoint is None:
         as_it_is = ", or test the model as it is with rl_script_args.zero_shot=true" if config.agent == "llm" else ""
         raise UserError(f"{paths.models} holds no checkpoint: train with the same configuration first{as_it_is}")
+    if config.rl.seed == 0:
+        logger.warning(
+            "rl_script_args.seed=0: test episode k is the first one of training environment k (k < number_envs), "
+            "train with a seed from 1 on for tests on new episodes only"
+        )
     trainer = read_trainer(checkpoint)
     check_same_agent(trainer, config.agent, checkpoint)
     # the experiment id does not name these, and another policy would be tested under the trained one's name

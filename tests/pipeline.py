@@ -2,8 +2,8 @@
 
     python tests/pipeline.py /tmp/pipeline
 
-Train, test (all wordings, French, renamed actions, zero-shot), export, clone, test the clone, DRRN, Symbolic-PPO, episodes
-to look at, tables and figures. Takes a few minutes on one core; everything is written below the given folder.
+Train, test (all wordings, French, renamed actions, zero-shot), export, clone, test the clone, DRRN, Symbolic-PPO,
+episodes to look at, tables and figures. Takes a few minutes on one core; everything is written below the given folder.
 """
 
 from __future__ import annotations
@@ -110,7 +110,12 @@ class Pipeline:
         for agent in (trained, [], rl(bot="true", name_model="bot", max_episode_steps="null")):
             self.run("show_episodes.py", *agent)
         self.run(
-            "test_results.py", "--logs", str(self.folder / "logs"), "--output", str(self.folder / "results"), hydra=False
+            "test_results.py",
+            "--logs",
+            str(self.folder / "logs"),
+            "--output",
+            str(self.folder / "results"),
+            hydra=False,
         )
 
     def clone(self) -> None:

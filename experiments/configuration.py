@@ -253,7 +253,8 @@ def _typed(rl_tree: DictConfig) -> RLScriptArgs:
         schema[name] = OmegaConf.structured(section)
         OmegaConf.set_readonly(schema[name], False)
     try:
-        typed = OmegaConf.to_object(OmegaConf.merge(schema, rl_tree))
+        # resolved first: merged, its interpolations would have lost the tree that they refer to
+        typed = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.to_container(rl_tree, resolve=True)))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"rl_script_args.{getattr(error, 'full_key', '')}: {reason}; see configs/base.yaml") from error

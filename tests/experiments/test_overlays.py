@@ -1,5 +1,7 @@
 """configs/experiment/: every overlay against what the paper and its code say of that experiment, written down here."""
 
+from functools import cache
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -52,7 +54,15 @@ AGENTS = {
     "npa": {"pretrained": False, "load_embedding": False, "use_action_heads": True},
     "npe": {"pretrained": False, "load_embedding": True, "use_action_heads": False},
 }
+BASELINES = {
+    "drrn": {"n_llm_processes": 0, "symbolic_ppo": False},
+    "symbolic": {"n_llm_processes": 0, "symbolic_ppo": True, "number_envs": 64, "frames_per_proc": 40,
+                 "batch_size": 1280, "lr": 1e-4, "epochs": 4, "discount": 0.99, "gae_lambda": 0.99},
+}  # fmt: skip
+WORDS = ["no_modification_test", "other_name_same_categories", "adj_synonym", "no_meaning_nouns", "no_meaning_adj",
+         "no_meaning_words", "change_intro_first_personne_speaker", "change_intro_first_personne_agent"]  # fmt: skip
 TESTS = {
+    "generalisation": {"tests": WORDS},
     "generalisation_mixed_test": {"name_environment": "BabyAI-MixedTestLocal-v0"},
     "generalisation_pickup_seq_pickup": {"name_environment": "BabyAI-PickUpSeqPickUpLocal-v0"},
     "generalisation_pickup_seq_goto": {"name_environment": "BabyAI-PickUpSeqGoToLocal-v0"},
@@ -70,9 +80,11 @@ TESTS = {
     "zero_shot": {"zero_shot": True},
     "export_trajectories": {"get_example_trajectories": True, "num_steps": 420_000},  # 400,000 and ours
 }
-NO_LLM = {
+OTHER_AGENTS = {
     "random": {"random_agent": True, "n_llm_processes": 0},
     "bot": {"bot": True, "n_llm_processes": 0},
+    "cloned_agent": {"im_learning": True, "im_path": "storage/cloned/q1_mixed_agent_seed_1"},
+    "cloned_bot": {"im_learning": True, "im_path": "storage/cloned/q1_mixed_bot_seed_1"},
 }
 
 # selections that a user types, with all that they must say
@@ -80,14 +92,34 @@ SELECTIONS = {
     **TRAINING,
     **{f"pretraining,{name}": {"num_steps": 500_000, **values} for name, values in AGENTS.items()},
     "q1_npae": {**TRAINING["q1_mixed"], **AGENTS["npae"]},
-    **{f"q1_mixed,{name}": {**TRAINING["q1_mixed"], **values} for name, values in {**TESTS, **NO_LLM}.items()},
-    "actions_6,bot,export_trajectories": {**NO_LLM["bot"], "get_example_trajectories": True, "name_environment": GO_TO},
+    "q1_drrn": {**TRAINING["q1_mixed"], **BASELINES["drrn"],
+                "spm_path": "storage/sentencepiece/q1_mixed_seed_1.model"},
+    "q1_symbolic": {**TRAINING["q1_mixed"], **BASELINES["symbolic"]},
+    "q1_symbolic,random": {"number_envs": 32, "n_llm_processes": 0, "random_agent": True, "symbolic_ppo": False},
+    "q1_symbolic,generalisation": {**BASELINES["symbolic"], "tests": WORDS, "name_environment": MIXED},
+    "input_type_drrn": {**TRAINING["input_type"], **BASELINES["drrn"]},
+    "input_type_symbolic": {**TRAINING["input_type"], **BASELINES["symbolic"]},
+    **{f"{study},{name}": {**TRAINING[study], **values}
+       for study in ("actions_3", "actions_6", "actions_9", "distractors_4", "distractors_8", "distractors_16")
+       for name, values in BASELINES.items()},
+    **{f"q1_mixed,{name}": {**TRAINING["q1_mixed"], **values} for name, values in {**TESTS, **OTHER_AGENTS}.items()},
+    "actions_6,bot,export_trajectories": {**OTHER_AGENTS["bot"], "get_example_trajectories": True,
+                                          "name_environment": GO_TO},
     "q1_mixed,french,zero_shot": {"zero_shot": True, "language": "french", "name_environment": "BabyAI-GoToFrench-v0"},
     "zero_shot_no_distractors": {"num_dists": 0, "zero_shot": True, "name_environment": MIXED},
-}
+}  # fmt: skip
 ELSEWHERE = {"demo"}  # not an experiment of the paper
 
 
+@pytest.fixture(autouse=True)
+def cloned_models(tmp_path, monkeypatch):
+    """Where the clones of q1_mixed lie."""
+    for name in ("agent", "bot"):
+        (tmp_path / f"storage/cloned/q1_mixed_{name}_seed_1").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+
+@cache
 def compose(selection, *overrides):
     return make_config([f"experiment=[{selection}]", *overrides])
 
@@ -126,25 +158,26 @@ def _leaves(node, prefix):
 
 def test_no_two_training_runs_share_an_id():
     """The id names neither level nor model: the overlays' names must tell them apart."""
-    selections = [*TRAINING, *(f"{study},{agent}" for study in ("q1_mixed", "pretraining") for agent in AGENTS)]
+    selections = list(TRAINING)
+    selections += [f"q1_mixed,{agent}" for agent in (*AGENTS, *BASELINES, *OTHER_AGENTS)]  # these have results apart
+    selections += [f"pretraining,{agent}" for agent in AGENTS]
+    selections += [f"actions_{n},{agent}" for n in (3, 6, 9) for agent in BASELINES]
     ids = {selection: experiment_id(compose(selection)) for selection in selections}
     assert len(set(ids.values())) == len(ids)
 
 
-@pytest.mark.parametrize("study", ["q1_mixed", "q1_npae"])
+@pytest.mark.parametrize("study", ["q1_mixed", "q1_npae", "q1_drrn", "q1_symbolic"])
 def test_tests_find_the_trained_agent(study):
     trained = ExperimentPaths.of(compose(study))
     for test in TESTS:
         tested = ExperimentPaths.of(compose(f"{study},{test}"))
         assert tested.models == trained.models, test
-    for agent in NO_LLM:  # these have results of their own, and no checkpoint
-        assert ExperimentPaths.of(compose(f"{study},{agent}")).id != trained.id
 
 
 def test_no_two_tests_write_the_same_file():
     files = []
-    for test in ("", *TESTS):
-        config = compose(f"q1_mixed,{test}" if test else "q1_mixed")
+    for test in TESTS:
+        config = compose(f"q1_mixed,{test}")
         if not config.rl.get_example_trajectories:
             folder = ExperimentPaths.of(config).test_folder(config.rl.name_environment)
             files += [folder / experiment_paths.test_file_stem(config, name) for name in config.rl.tests]

@@ -4,14 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: train test test-slow lint types install
+.PHONY: train test test-slow test-browser lint types install
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make train      the demo: warm-start a tiny LLM, train it by PPO, compare before and after"
-	@echo "make test       unit tests, golden checks, one end-to-end run of each script"
-	@echo "make test-slow  kills, pipelines, rates over thousands of episodes"
-	@echo "make lint       ruff and mypy"
+	@echo "make train         the demo: warm-start a tiny LLM, train it by PPO, compare before and after"
+	@echo "make test          unit tests, golden checks, one end-to-end run of each script"
+	@echo "make test-slow     kills, pipelines, rates over thousands of episodes"
+	@echo "make test-browser  the trajectory viewer in a headless browser (installs chromium where apt-get can)"
+	@echo "make lint          ruff and mypy"
 
 install: $(READY)
 
@@ -42,6 +43,16 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# Without chromium and without apt-get or root the tests skip, and say why.
+test-browser: $(READY)
+	@command -v chromium chromium-browser google-chrome google-chrome-stable > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium > /dev/null; } || \
+	  echo "chromium could not be installed"
+	@$(BIN)/python -c 'import playwright' 2> /dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
+	$(BIN)/python -m pytest -m browser -rs
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ setup(
     packages=[name for name in find_packages() if name.split(".")[0] in PACKAGES]
     + find_packages("babyai-text", include=["babyai_text", "babyai_text.*"]),
     package_dir={"babyai_text": "babyai-text/babyai_text"},
+    package_data={"experiments.viewer": ["page.html", "page.css", "page.js"]},
     install_requires=[
         "torch>=2.4,<3",
         "transformers>=5.0,<6",
@@ -39,6 +40,7 @@ setup(
     entry_points={"gym.envs": ["__root__ = babyai_text.registration:register_in_old_gym"]},
     extras_require={
         "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.13"],
+        "browser": ["playwright>=1.49"],  # `make test-browser`; drives the system's browser, downloads none
         "gym": ["gym==0.26.2"],  # registers the levels in the old `gym` as well
         "quantization": ["bitsandbytes>=0.43"],  # lamorel_args.llm_args.load_in_4bit, load_in_8bit
         "tracking": ["wandb>=0.17"],  # rl_script_args.wandb

@@ -149,6 +149,7 @@ class RLScriptArgs:
     bot: bool
     symbolic_ppo: bool
     get_example_trajectories: bool
+    shown_episodes: list[int]
     spm_path: str
     drrn: DRRNArgs
     symbolic: SymbolicArgs
@@ -299,6 +300,9 @@ def validate_values(rl: RLScriptArgs) -> None:
 def _validate_tests(rl: RLScriptArgs, complain: Any) -> None:
     if not rl.tests or any(test not in TESTS for test in rl.tests) or len(set(rl.tests)) < len(rl.tests):
         complain("tests", f"give a list of {', '.join(TESTS)}, each at most once")
+    shown = rl.shown_episodes
+    if not shown or min(shown) < 0 or len(set(shown)) < len(shown):
+        complain("shown_episodes", "give numbers of test episodes (0, 1, ...), each once")
     if rl.modified_action_space:
         if rl.language == "french":
             complain("language", "modified_action_space renames English actions, use language=english")

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 
 import babyai_text
 from babyai_text import LEVELS
@@ -60,6 +61,7 @@ def make_envs(
     seeds: Sequence[int],
     episode_seeds: Sequence[Sequence[int]] | None = None,
     wrapper: Callable[[gym.Env], gym.Env] | None = None,
+    render: bool = False,
 ) -> Any:
     """One vector environment of `len(seeds)` copies of the configured level (SAME_STEP autoreset).
 
@@ -67,12 +69,15 @@ def make_envs(
         seeds: one per environment, for its first reset; later episodes continue that stream.
         episode_seeds: one list per environment; episode k of an environment is reset with entry k.
         wrapper: put around every environment.
+        render: those of other packages that can draw themselves as an array do so (MiniGrid's levels are data already).
     """
-    makers = [partial(_make_one, rl, wrapper=wrapper)] * len(seeds)
+    makers = [partial(_make_one, rl, wrapper=wrapper, render=render)] * len(seeds)
     return make_vec_from(makers, seeds=seeds, episode_seeds=episode_seeds, backend=rl.vector_backend)
 
 
-def _make_one(rl: RLScriptArgs, wrapper: Callable[[gym.Env], gym.Env] | None = None) -> gym.Env:
+def _make_one(
+    rl: RLScriptArgs, wrapper: Callable[[gym.Env], gym.Env] | None = None, *, render: bool = False
+) -> gym.Env:
     if is_minigrid(rl.name_environment):
         options: dict[str, Any] = {}
         if rl.num_dists != DEFAULT_NUM_DISTS:
@@ -83,8 +88,16 @@ def _make_one(rl: RLScriptArgs, wrapper: Callable[[gym.Env], gym.Env] | None = N
             options["max_steps"] = rl.max_episode_steps
         env: gym.Env = babyai_text.make(rl.name_environment, language=rl.language, walls=rl.walls, **options)
     else:
-        env = gym.make(rl.name_environment, disable_env_checker=True, max_episode_steps=rl.max_episode_steps)
+        drawn: dict[str, Any] = {"render_mode": "rgb_array"} if render and _draws_arrays(rl.name_environment) else {}
+        env = gym.make(rl.name_environment, disable_env_checker=True, max_episode_steps=rl.max_episode_steps, **drawn)
     return env if wrapper is None else wrapper(env)
+
+
+def _draws_arrays(level: str) -> bool:
+    """Whether a registered environment declares the render mode rgb_array."""
+    entry_point = gym.spec(level).entry_point
+    maker = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    return "rgb_array" in (getattr(maker, "metadata", None) or {}).get("render_modes", ())
 
 
 def _takes_task_kind(level: str) -> bool:

@@ -80,11 +80,12 @@ class Slot:
 def play_episodes(
     rl: RLScriptArgs,
     agent: BaseAgent,
-    episodes: range,
+    episodes: Sequence[int],
     test: str = NO_MODIFICATION,
     *,
     with_transitions: bool = False,
     wrapper: EnvWrapper | None = None,
+    render: bool = False,
     label: str | None = None,
 ) -> list[EpisodeResult]:
     """Play the given episodes, assigned to environments before they start; episode k is reset with `episode_seed`.
@@ -92,6 +93,7 @@ def play_episodes(
     Args:
         with_transitions: keep every view, policy and action; without, the results' lists of transitions are empty.
         wrapper: put around every environment, outside the agent's own.
+        render: make environments that can draw themselves do so (`make_envs`).
         label: of the progress bar; None: the test's name.
 
     Returns:
@@ -100,7 +102,7 @@ def play_episodes(
     count = min(rl.number_envs, len(episodes))
     shares = [episodes[i::count] for i in range(count)]
     seeds = [[episode_seed(rl.seed, k) for k in share] for share in shares]
-    player = Player(rl, agent, test, with_transitions=with_transitions, wrapper=wrapper)
+    player = Player(rl, agent, test, with_transitions=with_transitions, wrapper=wrapper, render=render)
     with tqdm(total=len(episodes), desc=label or test, unit="episode", disable=None) as bar:
         results = {}
         for result in player.play([Slot(iter(share)) for share in shares], [s[0] for s in seeds], seeds):
@@ -124,9 +126,10 @@ class Player:
         *,
         with_transitions: bool = False,
         wrapper: EnvWrapper | None = None,
+        render: bool = False,
     ) -> None:
         self.rl, self.agent, self.test = rl, agent, test
-        self.with_transitions = with_transitions
+        self.with_transitions, self.render = with_transitions, render
         self.wrappers = [w for w in (agent.env_wrapper, OtherGoal if test == OTHER_GOAL else None, wrapper) if w]
         self.reword = rewording(test, rl.language)
 
@@ -139,7 +142,8 @@ class Player:
             seeds, episode_seeds: as in `make_envs`.
         """
         rl, count = self.rl, len(slots)
-        with closing(make_envs(rl, seeds=seeds, episode_seeds=episode_seeds, wrapper=self._wrap)) as envs:
+        envs = make_envs(rl, seeds=seeds, episode_seeds=episode_seeds, wrapper=self._wrap, render=self.render)
+        with closing(envs):
             prompters = make_prompters(rl, self.test)[:count]
             counter = EpisodeCounter.empty(count)
             observations, infos = envs.reset()

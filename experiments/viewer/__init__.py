@@ -1,0 +1,1 @@
+"""Played episodes as one self-contained HTML page."""

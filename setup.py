@@ -33,6 +33,7 @@ setup(
         "numpy>=1.26",
         "pandas>=2.1",
         "matplotlib>=3.8",
+        "jinja2>=3.1.2",  # pandas writes LaTeX with it
         "tensorboard>=2.14",
         "tqdm>=4.66",
     ],

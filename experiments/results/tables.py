@@ -1,80 +1,112 @@
-"""The table of test results: one row per agent and test."""
+"""The tables of test results: a row per test and agent, and success per kind of task."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from experiments.results.intervals import bootstrap_mean, wilson
+from experiments.results.intervals import bootstrap_mean, bootstrap_over_seeds, wilson
+from experiments.results.loading import PlayedTest, owner_suffixes
+from experiments.results.rows import row_name, row_order
 
-AGENT_ORDER = ("random", "bot", "zero-shot", "cloned", "trained")
+AGENT_ORDER = ("random", "bot", "drrn", "symbolic", "zero-shot", "cloned", "trained")
 COLUMN_SUCCESS = "success within the step limit"
 
 
-def load_tests(run_folders: Sequence[Path]) -> pd.DataFrame:
-    """All test episodes of the given logs/ID folders, one row each.
+class ResultsTable(NamedTuple):
+    """The same table twice."""
 
-    Beside the columns of the episodes: agent, test, level, run (the experiment id without its seed) and name (of the
-    experiment and its model).
-    """
-    frames = []
-    for folder in run_folders:
-        for facts_path in sorted(folder.glob("test/*/episodes/*.json")):
-            facts = json.loads(facts_path.read_text(encoding="utf-8"))
-            episodes = pd.read_csv(facts_path.with_suffix(".csv"))
-            level = facts_path.parents[1].name
-            run = facts["id"].removesuffix(f"_seed_{facts['seed']}")
-            stem = facts_path.stem.removesuffix("_zero_shot").removesuffix("_im")  # these two are told by the agent
-            frames.append(episodes.assign(agent=facts["agent"], test=stem, level=level, run=run, name=facts["name"]))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    full: pd.DataFrame  # runs under their experiment ids
+    short: pd.DataFrame  # under the names of their experiment and model
 
 
-def results_table(episodes: pd.DataFrame, *, within: int) -> pd.DataFrame:
+def results_table(tests: Sequence[PlayedTest], *, within: int) -> ResultsTable:
     """One row per level, test, agent and run, its seeds taken together; every number with its 95% interval.
 
     Args:
-        episodes: of `load_tests`.
         within: steps of the second success column.
     """
-    rows = []
-    for (level, test, agent, run), group in episodes.groupby(["level", "test", "agent", "run"], sort=False):
-        quick = int(((group.success == 1) & (group.frames <= within)).sum())
+    ids, names = owner_suffixes(tests, "run"), owner_suffixes(tests, "name")
+    groups: dict[tuple, list[PlayedTest]] = {}
+    for test in tests:
+        groups.setdefault((test.level, _test_name(test), test.owner), []).append(test)
+    rows, short_runs = [], []
+    for (level, name, owner), members in groups.items():
+        episodes = pd.concat([test.episodes for test in members])
+        quick = int(((episodes.success == 1) & (episodes.frames <= within)).sum())
         rows.append(
             {
                 "level": level,
-                "test": test.replace("_test", "").replace("_", " "),
-                "agent": agent,
-                "run": run,
-                "episodes": len(group),
-                COLUMN_SUCCESS: str(wilson(int(group.success.sum()), len(group))),
-                f"within {within} steps": str(wilson(quick, len(group))),
-                "mean return": str(bootstrap_mean(group.episode_return.to_numpy())),
+                "test": name,
+                "agent": members[0].agent,
+                "run": members[0].run + ids[owner],
+                "episodes": len(episodes),
+                COLUMN_SUCCESS: str(wilson(int(episodes.success.sum()), len(episodes))),
+                f"within {within} steps": str(wilson(quick, len(episodes))),
+                "mean return": str(bootstrap_mean(episodes.episode_return.to_numpy())),
             }
         )
-    table = pd.DataFrame(rows)
-    order = table.agent.map({name: i for i, name in enumerate(AGENT_ORDER)})
-    return table.assign(order=order).sort_values(["level", "test", "order"], kind="stable").drop(columns="order")
+        short_runs.append(members[0].name + names[owner])
+    full = pd.DataFrame(rows)
+    rank = {name: i for i, name in enumerate(AGENT_ORDER)}
+    order = full.assign(short=short_runs, rank=full.agent.map(lambda agent: rank.get(agent, len(rank))))
+    order = order.sort_values(["level", "test", "rank", "run"], kind="stable")
+    return ResultsTable(full.loc[order.index], full.assign(run=short_runs).loc[order.index])
 
 
-def shorten_runs(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    """The table with short names in place of experiment ids where they still tell the runs apart.
+def _test_name(test: PlayedTest) -> str:
+    name = test.test.removesuffix("_test").replace("_", " ")
+    name += " newactions" if test.actions else ""
+    # the level's name says so only where there is a level of its own
+    return name + (" french" if test.language == "french" and "French" not in test.level else "")
+
+
+def task_table(
+    tests: Sequence[PlayedTest], training_level: str, titles: dict[tuple, str], missing: list[str]
+) -> pd.DataFrame:
+    """Success per kind of task in the Mixed levels, as numbers: a row per test, task and agent.
 
     Args:
-        names: run -> name, of `load_tests`.
+        titles: owner -> the agent's name, of the agents to show.
+        missing: tests of a Mixed level whose file does not name the tasks are added.
+
+    Returns:
+        columns test, task, agent, seeds, episodes, success, low_99, high_99: the mean over the seeds with its bootstrap
+        interval (glam.md calls the kinds goto, pickup, open, putnext, ...).
     """
-    if len(set(names.values())) < len(names):
-        return table
-    return table.assign(run=table.run.map(names))
+    rows = []
+    mixed = [test for test in tests if "Mixed" in test.level and test.owner in titles]
+    missing.extend(f"{test.path}.csv: no column task, repeat the test" for test in mixed if "task" not in test.episodes)
+    mixed = [test for test in mixed if "task" in test.episodes]
+    for key in sorted({test.key for test in mixed}, key=lambda key: row_order(key, training_level)):
+        of_test = [test for test in mixed if test.key == key]
+        for task in sorted({task for test in of_test for task in test.episodes.task.dropna()}):
+            for owner, title in titles.items():
+                seeds = {t.seed: t.episodes[t.episodes.task == task].success for t in of_test if t.owner == owner}
+                played = {seed: success.to_numpy(dtype=float) for seed, success in seeds.items() if len(success)}
+                if not played:
+                    continue
+                estimate = bootstrap_over_seeds(list(played.values()))
+                rows.append(
+                    {
+                        "test": row_name(key, training_level),
+                        "task": task,
+                        "agent": title,
+                        "seeds": " ".join(map(str, sorted(played))),
+                        "episodes": int(np.sum([len(success) for success in played.values()])),
+                        "success": estimate.value,
+                        "low_99": estimate.low,
+                        "high_99": estimate.high,
+                    }
+                )
+    return pd.DataFrame(rows)
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """A Markdown table, its columns padded so that it also reads well as plain text."""
-    cells = [list(table.columns), *([str(value) for value in row] for row in table.itertuples(index=False))]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
-    lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]) + "\n"
+def shown_tasks(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The table of `task_table` as it is read: an agent per column."""
+    cells = numbers.assign(cell=[f"{r.success:.3f} [{r.low_99:.3f}, {r.high_99:.3f}]" for r in numbers.itertuples()])
+    wide = cells.pivot_table(index=["test", "task"], columns="agent", values="cell", aggfunc="first", sort=False)
+    return wide[list(dict.fromkeys(numbers.agent))].fillna("").reset_index().rename_axis(None, axis=1)

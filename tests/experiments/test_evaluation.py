@@ -15,7 +15,9 @@ from experiments.experiment_paths import ExperimentPaths
 from experiments.other_goal import OtherGoal, other_mission
 from experiments.post_training_tests import make_agent, run_tests
 from experiments.results.intervals import bootstrap_mean, wilson
-from experiments.results.tables import load_tests, results_table
+from experiments.results.loading import load_tests
+from experiments.results.runs import find_runs
+from experiments.results.tables import results_table
 from experiments.train_language_agent import train
 from tests.experiments.conftest import make_config
 
@@ -160,7 +162,9 @@ def test_every_run_has_its_own_row(small, tmp_path):
     renamed = ["rl_script_args.modified_action_space=true", "rl_script_args.new_action_space=[a,b,c,d,e,f]"]
     for extra in ([], renamed, ["rl_script_args.name_model=other"], ["rl_script_args.seed=2"]):
         run_tests(make_config([*small, *extra]))
-    table = results_table(load_tests(sorted((tmp_path / "logs").iterdir())), within=4)
+    missing: list[str] = []
+    table = results_table(load_tests(find_runs([tmp_path / "logs"], ["*"], [], missing), missing), within=4).full
+    assert not missing
     assert sorted(zip(table.test, table.episodes, strict=True)) == [
         ("no modification", 6),
         ("no modification", 12),

@@ -1,0 +1,156 @@
+"""Run folders: which ones are selected, and what they recorded of their training."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from experiments.errors import UserError
+
+RUN_ID = re.compile(r"(?P<name>.+)_seed_(?P<seed>\d+)")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder logs/ID.
+
+    Attributes:
+        name: the experiment id without its seed.
+        config: config.yaml of a training run, resolved; None in a folder that holds tests only.
+    """
+
+    folder: Path
+    name: str
+    seed: int
+    config: dict[str, Any] | None
+
+
+def find_runs(logs: Sequence[Path], globs: Sequence[str], seeds: Sequence[int], missing: list[str]) -> list[Run]:
+    """The run folders that the options select, in the order of their ids.
+
+    Args:
+        logs: folders like saving_path_logs.
+        globs: of experiment ids.
+        seeds: the seeds asked for; empty for all.
+        missing: globs without a match, folders that are no runs and absent seeds are added.
+
+    Raises:
+        UserError: nothing is selected.
+    """
+    folders = set()
+    for glob in globs:
+        found = {folder for root in logs for folder in root.glob(glob) if folder.is_dir()}
+        if not found:
+            missing.append(f"--runs {glob} matches no folder of {_names(logs)}")
+        folders |= found
+    for root in logs:
+        if not root.is_dir():
+            missing.append(f"--logs {root}: no such folder")
+    if not folders:
+        raise UserError(f"--runs {', '.join(globs)} matches no folder of {_names(logs)}: give other globs or --logs")
+    runs = []
+    for folder in sorted({folder.resolve(): folder for folder in sorted(folders)}.values(), key=lambda f: (f.name, f)):
+        parts = RUN_ID.fullmatch(folder.name)
+        if parts:
+            runs.append(Run(folder, parts["name"], int(parts["seed"]), _read_config(folder, missing)))
+        else:
+            missing.append(f"{folder}: not the folder of a run, its name does not end in _seed_N")
+    selected = [run for run in runs if not seeds or run.seed in seeds]
+    for name in sorted({run.name for run in runs}):
+        absent = sorted(set(seeds) - {run.seed for run in runs if run.name == name})
+        missing.extend(f"{name}: no run of seed {seed}" for seed in absent)
+    if not selected:
+        given = f" with --seeds {' '.join(map(str, seeds))}" if seeds else ""
+        raise UserError(f"--runs {', '.join(globs)}{given}: no run among the folders of {_names(logs)}")
+    return selected
+
+
+def _names(logs: Sequence[Path]) -> str:
+    return ", ".join(map(str, logs))
+
+
+def _read_config(folder: Path, missing: list[str]) -> dict[str, Any] | None:
+    path = folder / "config.yaml"
+    if not path.exists():
+        return None
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+        if isinstance(config, dict) and {"rl_script_args", "lamorel_args"} <= config.keys():
+            return {str(key): value for key, value in config.items()}
+        reason = "no rl_script_args and lamorel_args in it"
+    except Exception as error:  # yaml's and omegaconf's errors have no common base
+        reason = f"{type(error).__name__}"
+    missing.append(f"{path}: unreadable ({reason})")
+    return None
+
+
+def read_log(run: Run, missing: list[str]) -> pd.DataFrame | None:
+    """The rows of a training run's log.csv, empty cells as NaN; None where there are none.
+
+    Torn rows, rows that status.json counts and the file lacks, and frames that num_steps asks for and were not trained
+    are added to `missing`; the rows that are there are used.
+    """
+    path = run.folder / "log.csv"
+    log = read_csv(path, ("update", "frames", "success_rate", "return_mean"), missing)
+    if log is None or not len(log):
+        if log is not None:
+            missing.append(f"{path}: no update in it")
+        return None
+    last, frames = int(log["update"].iloc[-1]), int(log["frames"].iloc[-1])
+    status = run.folder / "status.json"
+    try:
+        counted = json.loads(status.read_text(encoding="utf-8"))["i"] if status.exists() else last
+    except (ValueError, KeyError, TypeError):
+        missing.append(f"{status}: unreadable")
+        counted = last
+    if counted > last:
+        missing.append(f"{path}: truncated, it ends with update {last} of {counted}")
+    steps = run.config["rl_script_args"]["num_steps"] if run.config else frames
+    if frames < steps and counted <= last:
+        missing.append(f"{run.folder}: trained for {frames} of {steps} frames")
+    return log
+
+
+def read_csv(path: Path, columns: Sequence[str], missing: list[str]) -> pd.DataFrame | None:
+    """A csv file without its torn rows; a missing file, a torn row or a lacking column is added to `missing`.
+
+    Args:
+        columns: of numbers, which must be there.
+
+    A row is torn when it has another number of cells than the header, or no end of line.
+    """
+    if not path.exists():
+        missing.append(f"{path}: no such file")
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        missing.append(f"{path}: unreadable ({type(error).__name__})")
+        return None
+    lacking = [name for name in columns if not rows or name not in rows[0]]
+    if lacking:
+        missing.append(f"{path}: no column {', '.join(lacking)}" if rows else f"{path}: empty")
+        return None
+    if not text.endswith("\n"):
+        rows[-1] = rows[-1][:-1]
+    torn = [number for number, row in enumerate(rows[1:], 2) if len(row) != len(rows[0])]
+    if torn:
+        missing.append(f"{path}: truncated, row {', '.join(map(str, torn))} is torn")
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows(row for row in rows if len(row) == len(rows[0]))
+    table = pd.read_csv(io.StringIO(buffer.getvalue()))
+    no_numbers = [name for name in columns if len(table) and not pd.api.types.is_numeric_dtype(table[name])]
+    if no_numbers:
+        missing.append(f"{path}: unreadable, column {', '.join(no_numbers)} holds other things than numbers")
+        return None
+    return table

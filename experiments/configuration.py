@@ -294,7 +294,23 @@ def validate_values(rl: RLScriptArgs) -> None:
     chosen = [name for name in ("bot", "random_agent", "symbolic_ppo") if getattr(rl, name)]
     if len(chosen) > 1:
         complain(chosen[0], f"{' and '.join(chosen)} are both true, choose one")
+    if rl.symbolic_ppo:
+        _validate_symbolic(rl, complain)
     _validate_tests(rl, complain)
+
+
+def _validate_symbolic(rl: RLScriptArgs, complain: Any) -> None:
+    if rl.prompter != "glam":
+        complain("prompter", "Symbolic-PPO has one output for each of action_space, use prompter=glam")
+    own, steps = rl.symbolic, rl.symbolic.recurrence
+    if steps <= 0:
+        raise UserError(f"rl_script_args.symbolic.recurrence={steps}: give a number above 0")
+    for name in ("frames_per_proc", "batch_size"):  # whole sub-sequences in a rollout, and in a minibatch
+        if getattr(own, name) % steps:
+            raise UserError(
+                f"rl_script_args.symbolic.{name}={getattr(own, name)} is not a multiple of "
+                f"symbolic.recurrence={steps}: change one of the two"
+            )
 
 
 def _validate_tests(rl: RLScriptArgs, complain: Any) -> None:

@@ -22,6 +22,7 @@ from experiments.prompters import prompter_factory
 # The level's own number (babyai_text, minigrid): only another value is passed on, so that levels without distractors,
 # and levels whose id fixes their number (GoToLocalS8N4), keep theirs.
 DEFAULT_NUM_DISTS = 8
+SYMBOLIC_VIEW = (7, 7, 3)  # MiniGrid's partial view: cells x cells x (object, colour, state)
 DRAWN_TASK_KINDS = ("per_episode", "per_instance")  # on a level with one kind of task these change nothing
 
 
@@ -48,11 +49,23 @@ def check_environment(rl: RLScriptArgs) -> None:
     except (TypeError, ValueError) as error:
         raise UserError(f"rl_script_args.name_environment={rl.name_environment}: {error}") from error
     observation, info = env.reset(seed=rl.seed)
+    if rl.symbolic_ppo:
+        _check_symbolic_view(rl.name_environment, observation)
     prompter = prompter_factory(rl)()
     prompter.reset(mission(observation))
     prompter.observe(observation, info)  # the prompter must find what it needs, here and not after the model is loaded
     prompter.state()
     env.close()
+
+
+def _check_symbolic_view(level: str, observation: Any) -> None:
+    image = observation.get("image") if isinstance(observation, dict) else None
+    if image is None or image.shape != SYMBOLIC_VIEW or not mission(observation):
+        found = "no image" if image is None else f"an image of shape {image.shape}, mission {mission(observation)!r}"
+        raise UserError(
+            f"rl_script_args.name_environment={level}: Symbolic-PPO needs an image of shape {SYMBOLIC_VIEW} and a "
+            f"mission, this level gives {found}: choose a BabyAI level"
+        )
 
 
 def make_envs(

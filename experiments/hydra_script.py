@@ -23,7 +23,9 @@ from lamorel.config import LamorelConfigError
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 
 
-def hydra_script(job: Callable[[Config], None], *, model_exists: bool = True) -> Callable[[], None]:
+def hydra_script(
+    job: Callable[[Config], None], *, model_exists: bool = True, symbolic_ppo: bool = False
+) -> Callable[[], None]:
     """Make `main()` of a script out of `job(config)`.
 
     The script reads `configs/base.yaml` unless `--config-path`/`--config-name` say otherwise. A `UserError`, or
@@ -31,12 +33,15 @@ def hydra_script(job: Callable[[Config], None], *, model_exists: bool = True) ->
 
     Args:
         model_exists: False where the job makes the model that `model_path` names.
+        symbolic_ppo: True sets the key of that name, whatever is given.
     """
 
     @functools.wraps(job)
     def task(tree: DictConfig) -> None:
         set_up_logging()  # here, as hydra has just reset it
         try:
+            if symbolic_ppo:
+                tree.rl_script_args.symbolic_ppo = True
             job(parse_config(tree, model_exists=model_exists))
         except user_errors() as error:
             # SystemExit passes through hydra untouched, so that nothing is printed around the message

@@ -47,20 +47,6 @@ def make_caller(config: Config, policy: LLMPolicy, updater: Any = None) -> Calle
     )
 
 
-def ppo_config(rl: RLScriptArgs) -> PPOConfig:
-    return PPOConfig(
-        steps_per_env=rl.frames_per_proc,
-        gamma=rl.discount,
-        gae_lambda=rl.gae_lambda,
-        reward_scale=rl.reward_scale,
-        epochs=rl.epochs,
-        batch_size=rl.batch_size,
-        bootstrap_timeouts=rl.bootstrap_timeouts,
-        normalize_advantages=rl.normalize_advantages,
-        target_kl=rl.target_kl,
-    )
-
-
 def ppo_update_config(rl: RLScriptArgs) -> PPOUpdateConfig:
     return PPOUpdateConfig(
         lr=rl.lr,
@@ -88,4 +74,4 @@ def open_llm_agent(config: Config) -> Iterator[LLMPPOAgent]:
     rl = config.rl
     policy, caller = make_training_caller(config)
     with caller, closing(make_envs(rl, seeds=training_seeds(rl))) as envs:
-        yield LLMPPOAgent(envs, make_prompters(rl), caller, policy, ppo_config(rl), seed=rl.seed)
+        yield LLMPPOAgent(envs, make_prompters(rl), caller, policy, PPOConfig.of(rl), seed=rl.seed)

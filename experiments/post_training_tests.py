@@ -168,7 +168,13 @@ def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int |
     if not (config.agent == "llm" and (config.rl.zero_shot or config.rl.im_learning)):
         checkpoint = trained_checkpoint(config, paths)
         logger.info("testing the checkpoint %s", checkpoint)
-    return make_llm_agent(config, checkpoint), None if checkpoint is None else read_trainer(checkpoint)["update"]
+    update = None if checkpoint is None else read_trainer(checkpoint)["update"]
+    if config.agent == "symbolic":
+        assert checkpoint is not None
+        from experiments.symbolic_side import make_symbolic_agent
+
+        return make_symbolic_agent(config, checkpoint), update
+    return make_llm_agent(config, checkpoint), update
 
 
 def trained_checkpoint(config: Config, paths: ExperimentPaths) -> Path:

@@ -48,6 +48,24 @@ def small(tmp_path, tiny_models):
     ]
 
 
+@pytest.fixture
+def symbolic(tmp_path):
+    """Overrides of a run of Symbolic-PPO of seconds, without a model; its script sets symbolic_ppo."""
+    return [
+        "rl_script_args.name_environment=BabyAI-GoToRedBallNoDists-v0",
+        "rl_script_args.symbolic.number_envs=4",
+        "rl_script_args.symbolic.frames_per_proc=8",
+        "rl_script_args.symbolic.recurrence=4",
+        "rl_script_args.symbolic.batch_size=12",  # does not divide 32
+        "rl_script_args.symbolic.epochs=2",
+        "rl_script_args.num_steps=96",  # 3 updates of 32 frames
+        "rl_script_args.number_episodes=6",
+        "rl_script_args.torch_threads=1",
+        f"rl_script_args.saving_path_logs={tmp_path / 'logs'}",
+        f"rl_script_args.saving_path_model={tmp_path / 'models'}",
+    ]
+
+
 def make_config(overrides):
     """The validated configuration that a script would get."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):

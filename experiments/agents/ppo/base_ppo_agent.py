@@ -17,6 +17,7 @@ from torch import Tensor
 
 from experiments.agents.ppo.advantages import compute_gae
 from experiments.agents.ppo.rollout import Rollout, Samples
+from experiments.configuration import RLScriptArgs
 from experiments.episodes import Episode, EpisodeCounter, sample_actions
 
 
@@ -33,6 +34,20 @@ class PPOConfig:
     bootstrap_timeouts: bool
     normalize_advantages: bool
     target_kl: float | None
+
+    @classmethod
+    def of(cls, rl: RLScriptArgs) -> PPOConfig:
+        return cls(
+            steps_per_env=rl.frames_per_proc,
+            gamma=rl.discount,
+            gae_lambda=rl.gae_lambda,
+            reward_scale=rl.reward_scale,
+            epochs=rl.epochs,
+            batch_size=rl.batch_size,
+            bootstrap_timeouts=rl.bootstrap_timeouts,
+            normalize_advantages=rl.normalize_advantages,
+            target_kl=rl.target_kl,
+        )
 
 
 class Decision(NamedTuple):

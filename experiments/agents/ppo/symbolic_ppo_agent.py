@@ -1,0 +1,182 @@
+"""Symbolic-PPO: recurrent PPO on the symbolic view instead of a prompt (the paper's baseline, appendix)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.agents.ppo.action_scores import entropy
+from experiments.agents.ppo.base_ppo_agent import BasePPOAgent, Decision, PPOConfig
+from experiments.agents.ppo.losses import approximate_kl, policy_loss, value_loss
+from experiments.agents.ppo.rollout import Rollout, Samples
+from experiments.agents.ppo.symbolic_policy import SymbolicPolicy, SymbolicView, empty_memory
+from experiments.environments import mission, split_observations
+from experiments.prompters import TextState
+
+OPTIMIZER = "optimizer.pt"
+
+
+@dataclass(frozen=True)
+class SymbolicUpdateConfig:
+    """Settings of the gradient step; see configs/base.yaml for their meaning."""
+
+    recurrence: int
+    lr: float
+    betas: tuple[float, float]
+    adam_eps: float
+    clip_eps: float
+    entropy_coef: float
+    value_loss_coef: float
+    max_grad_norm: float
+
+
+class SymbolicPPOAgent(BasePPOAgent):
+    """PPO over a `SymbolicPolicy`; minibatches are made of sub-sequences of `recurrence` steps.
+
+    Args:
+        envs: vector environment whose observations hold `image` and `mission`.
+        action_ids: what the environments are sent for each of the network's actions.
+        policy: its network and vocabulary learn.
+    """
+
+    name: ClassVar[str] = "symbolic"
+    reads_prompts: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        envs: Any,
+        action_ids: Sequence[int],
+        policy: SymbolicPolicy,
+        config: PPOConfig,
+        update_config: SymbolicUpdateConfig,
+        *,
+        seed: int,
+    ) -> None:
+        super().__init__(envs, config, seed)
+        self.action_ids = np.array(action_ids)
+        self.policy = policy
+        self.update_config = update_config
+        self.memory = torch.stack([empty_memory()] * envs.num_envs)  # (N, 2, 128) after the latest decision
+        self.optimizer = torch.optim.Adam(
+            policy.network.parameters(), lr=update_config.lr, betas=update_config.betas, eps=update_config.adam_eps
+        )
+
+    # -- collect --------------------------------------------------------------------------------------------------
+
+    def _first_observations(self) -> list[SymbolicView]:
+        observations, _ = self.envs.reset()
+        return [self._view(o, None) for o in split_observations(observations, self.envs.num_envs)]
+
+    def _next_observations(self, actions: np.ndarray, step: tuple) -> tuple[list[SymbolicView], list[SymbolicView]]:
+        observations, _, terminated, truncated, infos = step
+        following, reached = [], []
+        for i, observation in enumerate(split_observations(observations, len(actions))):
+            if terminated[i] or truncated[i]:
+                following.append(self._view(observation, None))
+                reached.append(self._view(infos["final_obs"][i], self.memory[i]))
+            else:
+                following.append(self._view(observation, self.memory[i]))
+                reached.append(following[-1])
+        return following, reached
+
+    def _view(self, observation: Any, memory: Tensor | None) -> SymbolicView:
+        """Memory None: an episode begins."""
+        self.policy.vocabulary.learn(mission(observation))
+        return SymbolicView(
+            observation["image"], mission(observation), memory is None, empty_memory() if memory is None else memory
+        )
+
+    def _environment_actions(self, actions: np.ndarray) -> np.ndarray:
+        return self.action_ids[actions]
+
+    @torch.no_grad()
+    def _decide(self, observations: list[SymbolicView]) -> Decision:
+        unrolled = self.policy.unroll(observations)
+        self.memory = unrolled.memory.transpose(0, 1).cpu()
+        return Decision(unrolled.log_probs.cpu(), unrolled.values.cpu())
+
+    # -- learn ----------------------------------------------------------------------------------------------------
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        stats = super().update(rollout)
+        views = [view for row in rollout.observations for view in row]
+        sample = self.order.permutation(len(views))[: self.config.batch_size]
+        self.policy.take_statistics([views[i] for i in sample])
+        return stats
+
+    def _minibatches(self, frames: int) -> Iterator[np.ndarray]:
+        """Index arrays of whole sub-sequences, time-major: a new seeded permutation of them per epoch."""
+        steps, envs = self.update_config.recurrence, self.envs.num_envs
+        # sample t * N + i is step t of environment i; sub-sequences begin at every multiple of `steps`
+        starts = np.arange(frames).reshape(-1, envs)[::steps].ravel()
+        count = self.config.batch_size // steps
+        for _ in range(self.config.epochs):
+            order = self.order.permutation(starts)
+            for i in range(0, len(order), count):
+                yield (np.arange(steps)[:, None] * envs + order[i : i + count]).ravel()
+
+    def _minibatch_step(self, samples: Samples) -> dict[str, float]:
+        config = self.update_config
+        actions, old_log_probs, old_values, advantages, returns = (row.to(self.policy.device) for row in samples[1:])
+        unrolled = self.policy.unroll(samples.observations, config.recurrence)
+        log_probs = unrolled.log_probs.gather(1, actions[:, None])[:, 0]
+        policy = policy_loss(log_probs, old_log_probs, advantages, clip=config.clip_eps).mean()
+        value = value_loss(unrolled.values, old_values, returns, clip=config.clip_eps).mean()
+        entropies = entropy(unrolled.log_probs).mean()
+        loss = policy - config.entropy_coef * entropies + config.value_loss_coef * value
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.network.parameters(), config.max_grad_norm)
+        self.optimizer.step()
+        with torch.no_grad():
+            distance = (torch.exp(log_probs - old_log_probs) - 1).abs()
+            return {
+                "policy_loss": float(policy),
+                "value_loss": float(value),
+                "entropy": float(entropies),
+                "approx_kl": float(approximate_kl(log_probs, old_log_probs).mean()),
+                "clip_fraction": float((distance > config.clip_eps).float().mean()),
+                "ratio_error": float(distance.max()),
+                "loss": float(loss),
+                "grad_norm": float(grad_norm),
+            }
+
+    def probabilities(self, states: Sequence[TextState]) -> Any:
+        raise NotImplementedError("it does not read prompts")
+
+    # -- resume ---------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        self.policy.save(folder)
+        torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
+
+    def load(self, folder: Path) -> None:
+        self.policy.load(folder)
+        self.optimizer.load_state_dict(
+            torch.load(folder / OPTIMIZER, map_location=self.policy.device, weights_only=True)
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        views = [
+            {"image": view.image.tolist(), "mission": view.mission, "first": view.first, "memory": view.memory.tolist()}
+            for view in self.observations
+        ]
+        return {**super().get_state(), "views": views}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self.observations = [
+            SymbolicView(
+                np.array(view["image"], dtype=np.uint8),
+                view["mission"],
+                view["first"],
+                torch.tensor(view["memory"], dtype=torch.float32),
+            )
+            for view in state["views"]
+        ]

@@ -1,0 +1,42 @@
+"""Symbolic-PPO without learning, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from experiments.agents.base_agent import Policy, View
+from experiments.agents.ppo.symbolic_policy import SymbolicPolicy, SymbolicView, empty_memory
+
+
+class SymbolicTestAgent:
+    """The policy as in training, with a memory per environment.
+
+    It sees the image and the mission, which stays English: prompts in French, or with renamed actions, are nothing to
+    it. Words that training did not show are unknown to it.
+    """
+
+    name: ClassVar[str] = "symbolic"
+    env_wrapper: ClassVar[Any] = None
+
+    def __init__(self, policy: SymbolicPolicy) -> None:
+        self.policy = policy
+        self.memory: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def decide(self, views: Sequence[View]) -> Policy:
+        for view in views:
+            if view.first:
+                self.memory[view.environment] = empty_memory()
+        unrolled = self.policy.unroll(
+            [SymbolicView(v.observation["image"], v.mission, v.first, self.memory[v.environment]) for v in views]
+        )
+        for view, memory in zip(views, unrolled.memory.transpose(0, 1).cpu(), strict=True):
+            self.memory[view.environment] = memory
+        return Policy(unrolled.log_probs.cpu().numpy(), unrolled.values.cpu().numpy())
+
+    def close(self) -> None:
+        self.memory.clear()

@@ -1,0 +1,46 @@
+"""Train Symbolic-PPO, the paper's baseline that sees the grid's symbols instead of text, in any BabyAI level.
+
+The published sizes, 64 environments x 40 steps per update (rl_script_args.symbolic):
+    python experiments/train_symbolic_ppo.py rl_script_args.name_model=symbolic \\
+        rl_script_args.name_environment=BabyAI-MixedTrainLocal-v0 rl_script_args.num_steps=1500000 \\
+        rl_script_args.saving_path_logs=storage/logs rl_script_args.saving_path_model=storage/models
+The same command again resumes after any interruption. The test of what it learned takes the same keys:
+    python experiments/post-training_tests.py rl_script_args.symbolic_ppo=true ...
+
+It has no LLM: keys of the prompt, of the LLM and of its heads are not read.
+"""
+
+from __future__ import annotations
+
+from experiments.configuration import Config
+from experiments.device import check_gpu
+from experiments.environments import check_environment
+from experiments.experiment_paths import ExperimentPaths
+from experiments.hydra_script import hydra_script
+
+
+def train(config: Config) -> None:
+    """Train the network; resumes where a checkpoint stands."""
+    validate(config)
+    paths = ExperimentPaths.of(config)
+    paths.make_writable()
+
+    from experiments.symbolic_side import open_symbolic_agent
+    from experiments.training_run import run_training
+
+    run_training(config, paths, open_symbolic_agent)
+
+
+def validate(config: Config) -> None:
+    """What training needs beyond a valid configuration, checked before torch is imported."""
+    check_environment(config.rl)
+    from experiments.run_log import check_trackers
+
+    check_trackers(config)
+    check_gpu(config)
+
+
+main = hydra_script(train, symbolic_ppo=True)
+
+if __name__ == "__main__":
+    main()

@@ -58,10 +58,12 @@ class CheckpointStore:
 
     Args:
         folder: models/ID.
+        remedy: what else than waiting would help where the folder is in use.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, remedy: str = "another name_experiment") -> None:
         self.folder = folder
+        self.remedy = remedy
         self.last, self.backup, self.next = folder / "last", folder / "backup", folder / ".next"
 
     def save(self, trainer: dict[str, Any], states: dict[str, Any], save_llm: Callable[[Path], None]) -> None:
@@ -138,7 +140,7 @@ class CheckpointStore:
                 file.seek(0)
                 raise UserError(
                     f"{self.folder} is in use by another run ({file.read().strip()}): wait for it or stop it, or give "
-                    "another name_experiment"
+                    + self.remedy
                 ) from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")

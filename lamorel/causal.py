@@ -60,11 +60,15 @@ class CausalForwards(Forwards):
         # Functions take id 0 for padding in candidates; the mask is there for those that want to be sure.
         right = pad([ids for _, ids in rows], fill=0, left=False, device=self.device)
         batch = concatenate(left, right)
-        outputs = self._forward(batch, use_cache=False, output_hidden_states=hidden_states)
         last = left.ids.shape[1] - 1
+        shown_positions = batch.ids.shape[1] - last
+        # The logits of a long context and a large vocabulary are most of a forward's memory.
+        keeps = self.from_last_context_token and self.accepts_logits_to_keep
+        options: dict[str, Any] = {"logits_to_keep": shown_positions} if keeps else {}
+        outputs = self._forward(batch, use_cache=False, output_hidden_states=hidden_states, **options)
         if self.from_last_context_token:
             shown = CausalLMOutputWithPast(
-                logits=outputs.logits[:, last:], hidden_states=_from_position(outputs.hidden_states, last)
+                logits=outputs.logits[:, -shown_positions:], hidden_states=_from_position(outputs.hidden_states, last)
             )
             minibatch = {"input_ids": batch.ids[:, last:], "attention_mask": batch.mask[:, last:]}
             return View(shown, minibatch, unpadded([contexts[context] for context, _ in rows]))

@@ -53,6 +53,24 @@ def read_config(args: LLMArgs) -> Any:
     Raises:
         LamorelConfigError: there is no such model, or it is not of `model_type`.
     """
+    config = read_any_config(args)
+    found = model_type_of(config)
+    if args.model_type != found:
+        raise LamorelConfigError(
+            f"{LLM_KEY}.model_type is {args.model_type}, but {args.model_path} ({config.model_type}) is "
+            f"{'an' if config.is_encoder_decoder else 'not an'} encoder-decoder: set it to {found}, or choose another "
+            f"model_path"
+        )
+    return config
+
+
+def model_type_of(config: Any) -> str:
+    """`llm_args.model_type` of a Hugging Face configuration: seq2seq | causal."""
+    return "seq2seq" if config.is_encoder_decoder else "causal"
+
+
+def read_any_config(args: LLMArgs) -> Any:
+    """The same as `read_config` for a model of either type: `model_type` is not looked at."""
     assert args.model_path is not None
     _check_hub_id(args.model_path)
     location = model_location(args.model_path)
@@ -66,13 +84,6 @@ def read_config(args: LLMArgs) -> Any:
         raise LamorelConfigError(
             f"{LLM_KEY}.lora asks for new adapters, but {args.model_path} is an adapter, which is trained further: "
             f"leave lora out, or give the model that the adapter was made for ({base})"
-        )
-    found = "seq2seq" if config.is_encoder_decoder else "causal"
-    if args.model_type != found:
-        raise LamorelConfigError(
-            f"{LLM_KEY}.model_type is {args.model_type}, but {args.model_path} ({config.model_type}) is "
-            f"{'an' if config.is_encoder_decoder else 'not an'} encoder-decoder: set it to {found}, or choose another "
-            f"model_path"
         )
     return config
 

@@ -1,0 +1,1 @@
+"""Behavioural cloning of exported trajectories (experiments/clm_behavioral-cloning.py)."""

@@ -1,0 +1,118 @@
+"""The folder of a cloning run: who may write there, where it goes on, what it records, and the model in the end.
+
+OUTPUT/cloning.json            options, data, versions, and whether the run is finished
+       log.csv                 step, examples, train_loss, lr, eval_loss, perplexity
+       checkpoints/            {last,backup}, while the run lasts
+       config.json, model…     the cloned model, once the run is finished
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from experiments.atomic_files import sync_folder, sync_path, write_atomically
+from experiments.checkpoint import CheckpointStore, check_same_settings, read_trainer
+from experiments.errors import UserError
+from experiments.provenance import provenance
+from experiments.run_log import CsvLog
+
+logger = logging.getLogger(__name__)
+
+RECORD = "cloning.json"
+CHECKPOINTS = "checkpoints"
+COLUMNS = ("step", "examples", "train_loss", "lr", "eval_loss", "perplexity")
+OTHER = "--output_dir"  # what to change, where a folder is not this run's
+
+
+class RunFolder:
+    """One run's folder, for the one process that writes there.
+
+    Args:
+        folder: OUTPUT.
+        settings: what decides the result; a run with others is not resumed.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.store = CheckpointStore(folder / CHECKPOINTS, remedy=f"another {OTHER}")
+        self.log = CsvLog(folder / "log.csv", COLUMNS)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keeps other processes away, and says what this folder is for.
+
+        Raises:
+            UserError: another process is at it, or it holds something else or a run with other settings.
+        """
+        if self._record() is None and self.folder.exists():
+            visible = [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
+            others = sorted(name for name in visible if name != CHECKPOINTS)
+            if others:
+                raise UserError(
+                    f"{OTHER} {self.folder} holds {others[0]} and no {RECORD}, so it is not the folder of a cloning "
+                    "run: give a new one"
+                )
+        with self.store.locked():
+            stored = self._record()
+            if stored is not None:
+                check_same_settings(
+                    stored["settings"], self.settings, tuple(self.settings), self.folder / RECORD, f"another {OTHER}"
+                )
+            yield
+
+    @property
+    def finished(self) -> bool:
+        record = self._record()
+        return record is not None and record["finished"]
+
+    def resume(self) -> tuple[Path | None, dict[str, Any]]:
+        """The newest complete checkpoint and its counters, if any."""
+        checkpoint = self.store.recover()
+        counters = {} if checkpoint is None else read_trainer(checkpoint)
+        if checkpoint is not None:
+            logger.info("resumed at step %d from %s", counters["update"], checkpoint)
+        return checkpoint, counters
+
+    def begin(self, step: int) -> None:
+        """From here on the folder is this run's; log.csv is cut back to `step`."""
+        if self._record() is None:
+            self._write_record(finished=False)
+        self.log.cut_back(step)
+
+    def checkpoint(self, counters: dict[str, Any], save: Callable[[Path], None]) -> None:
+        """Write a checkpoint; `counters` must hold `update`, the gradient steps so far."""
+        self.store.save(counters, {}, save)
+
+    def finish(self, results: dict[str, Any], save_model: Callable[[Path], None]) -> None:
+        """Put the model into the folder, complete or not at all, and drop the checkpoints."""
+        staged = self.folder / ".model"
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir()
+        save_model(staged)
+        sync_folder(staged)
+        # the configuration last: without it nobody takes the folder for a model
+        for path in sorted(staged.iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, self.folder / path.name)
+        staged.rmdir()
+        sync_path(self.folder)
+        self._write_record(finished=True, **results)
+        for checkpoint in (self.store.last, self.store.backup, self.store.next):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+    def _record(self) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def _write_record(self, **entries: Any) -> None:
+        record = {**entries, "settings": self.settings, "provenance": provenance()}
+        write_atomically(self.folder / RECORD, json.dumps(record, indent=1))

@@ -1,0 +1,131 @@
+"""The files of an export, and what behavioural cloning makes of them."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from experiments.cloning.data import Transitions, batches, read_transitions, split
+from experiments.errors import UserError
+
+
+def write(folder, number, prompts, actions, name="trajectories"):
+    for kind, texts in (("prompts", prompts), ("actions", actions)):
+        if texts is not None:
+            np.save(folder / f"{name}_{kind}_{number}.npy", np.array(texts))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in (0, 1, 2, 10):
+        write(tmp_path, number, [f"p{number}a", f"p{number}b"], ["go", "stop"])
+    write(tmp_path, 0, ["bot"], ["wait"], name="bot_trajectories")
+    return tmp_path
+
+
+def test_files_are_read_in_the_order_of_their_numbers(folder):
+    assert read_transitions(folder, "trajectories", "1").prompts == ["p1a", "p1b"]
+    some = read_transitions(folder, "trajectories", "0-2")
+    assert some.prompts == ["p0a", "p0b", "p1a", "p1b", "p2a", "p2b"]
+    assert some.actions == ["go", "stop"] * 3
+    assert some.where(3) == f"{folder}/trajectories_prompts_1.npy[1]"
+    assert read_transitions(folder, "bot_trajectories", "all").prompts == ["bot"]
+    for number in range(3, 10):
+        write(folder, number, [f"p{number}"], ["go"])
+    assert read_transitions(folder, "trajectories", "all").prompts[-3:] == ["p9", "p10a", "p10b"]  # 10 is not after 1
+
+
+@pytest.mark.parametrize(
+    ("file_id", "message"),
+    [
+        ("all", r"trajectories_prompts_3\.npy is missing \(there are the numbers 0-2, 10\): give others"),
+        ("1-3", r"trajectories_prompts_3\.npy is missing"),
+        ("7", r"trajectories_prompts_7\.npy is missing"),
+        ("2-1", r"--file_id 2-1: expected a number, a range such as 0-12, or all"),
+        ("x", r"--file_id x: expected a number"),
+    ],
+)
+def test_what_is_not_there_is_named(folder, file_id, message):
+    with pytest.raises(UserError, match=message):
+        read_transitions(folder, "trajectories", file_id)
+
+
+def test_an_export_that_is_not_whole(folder, tmp_path):
+    write(folder, 3, ["only prompts"], None)
+    with pytest.raises(UserError, match=r"trajectories_actions_3\.npy is missing \(there are the numbers 0-2, 10\)"):
+        read_transitions(folder, "trajectories", "3")
+    write(folder, 3, ["a", "b"], ["go"])
+    with pytest.raises(
+        UserError, match=r"trajectories_prompts_3\.npy has 2 texts, but trajectories_actions_3\.npy has"
+    ):
+        read_transitions(folder, "trajectories", "3")
+    write(folder, 3, ["a", ""], ["go", "go"])
+    with pytest.raises(UserError, match=r"trajectories_prompts_3\.npy\[1\] is empty"):
+        read_transitions(folder, "trajectories", "3")
+    write(folder, 3, [1, 2], ["go", "go"])
+    with pytest.raises(UserError, match=r"trajectories_prompts_3\.npy is not a one-dimensional array of texts"):
+        read_transitions(folder, "trajectories", "3")
+    np.save(folder / "trajectories_prompts_3.npy", np.array(["a", None], dtype=object), allow_pickle=True)
+    with pytest.raises(
+        UserError, match=r"trajectories_prompts_3\.npy cannot be read as an array of texts.*export them"
+    ):
+        read_transitions(folder, "trajectories", "3")
+    whole = (folder / "trajectories_prompts_0.npy").read_bytes()
+    (folder / "trajectories_prompts_3.npy").write_bytes(whole[:-4])
+    with pytest.raises(UserError, match="cannot be read"):
+        read_transitions(folder, "trajectories", "3")
+    empty = tmp_path / "empty"
+    with pytest.raises(UserError, match=r"--data_dir .*empty does not exist"):
+        read_transitions(empty, "trajectories", "all")
+    empty.mkdir()
+    with pytest.raises(UserError, match=r"empty holds no trajectories_prompts_K\.npy: export them with"):
+        read_transitions(empty, "trajectories", "all")
+
+
+def numbered(total):
+    return Transitions([f"p{i}" for i in range(total)], [f"a{i}" for i in range(total)])
+
+
+@pytest.mark.parametrize(
+    ("total", "options", "learnt", "evaluated"),
+    [
+        # more than train_transitions: these are learnt from, the rest is for evaluation, whatever the share
+        (12, {"train_transitions": 10, "eval_share": 0.5}, (0, 10), (10, 12)),
+        (12, {"train_transitions": 5, "eval_share": 0.0, "eval_transitions": 3}, (0, 5), (5, 8)),
+        # not more: the last share of all is held out, rounded up; 0.25 * 10 = 2.5
+        (10, {"train_transitions": 10, "eval_share": 0.25}, (0, 7), (7, 10)),
+        (10, {"train_transitions": 400, "eval_share": 0.01}, (0, 9), (9, 10)),
+        (10, {"train_transitions": 400, "eval_share": 0.0}, (0, 10), (10, 10)),
+    ],
+)
+def test_what_is_held_out(total, options, learnt, evaluated):
+    data = numbered(total)
+    parts = split(data, **{"eval_transitions": None, **options})
+    for part, (start, end) in zip(parts, (learnt, evaluated), strict=True):
+        assert (part.prompts, part.actions) == (data.prompts[start:end], data.actions[start:end])
+
+
+def test_what_is_held_out_is_said(caplog):
+    with caplog.at_level(logging.INFO, logger="experiments.cloning.data"):
+        split(numbered(20), train_transitions=400, eval_share=0.1, eval_transitions=None)
+    assert "20 pairs are no more than --train_transitions 400: the last 2 are held out" in caplog.text
+    with pytest.raises(UserError, match="one pair only"):
+        split(numbered(1), train_transitions=400, eval_share=0.1, eval_transitions=None)
+
+
+def test_every_epoch_has_every_pair_once_in_an_order_of_its_own():
+    found = list(batches(10, 4, seed=3, epochs=2))
+    assert [len(batch) for batch in found] == [4, 4, 2, 4, 4, 2]
+    first, second = ([i for batch in found[start : start + 3] for i in batch] for start in (0, 3))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert first != list(range(10))
+    assert list(batches(10, 4, seed=3, epochs=2)) == found
+    assert next(batches(10, 5, seed=3, epochs=1)) == first[:5]  # the order does not depend on the size
+    assert list(batches(10, 4, seed=4, epochs=1)) != found[:3]
+
+
+def test_the_same_texts_have_the_same_hash():
+    assert numbered(3).sha256() == numbered(3).sha256()
+    assert numbered(3).sha256() != numbered(4).sha256()
+    assert Transitions(["ab", "c"], ["x", "y"]).sha256() != Transitions(["a", "bc"], ["x", "y"]).sha256()

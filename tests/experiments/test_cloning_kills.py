@@ -1,0 +1,73 @@
+"""kill -9 of behavioural cloning at any moment, in one process and in two."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.experiments.cloning_runs import arguments, assert_same_run, export_bot, run
+from tests.experiments.conftest import ROOT, script_environment
+
+SCRIPT = str(ROOT / "experiments" / "clm_behavioral-cloning.py")
+ONE = [sys.executable, SCRIPT]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", SCRIPT]
+LONG = {"per_device_batch_size": 2, "gradient_accumulation_steps": 2, "epochs": 4, "eval_every": 20}
+
+
+def start(command, options):
+    return subprocess.Popen(
+        [*command, *options], env=script_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def checkpointed(out):
+    """When the newest checkpoint was written."""
+    try:
+        return (out / "checkpoints" / "last" / "manifest.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def kill_after_a_checkpoint(command, options, out, generator):
+    """Let one more checkpoint be written, then kill all processes of the run at a random moment."""
+    before = checkpointed(out)
+    process = start(command, options)
+    try:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and checkpointed(out) in (0, before):
+            assert time.monotonic() < deadline, "no checkpoint in two minutes"
+            time.sleep(0.005)
+        time.sleep(generator.uniform(0, 0.3))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run was over before the kill"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["t5", "llama"])
+def test_kills_in_one_process(tiny_models, tmp_path, name):
+    export_bot(tmp_path, 150, 1)
+    run(tmp_path, tiny_models / name, tmp_path / "straight", **LONG)
+    options = arguments(tmp_path, tiny_models / name, tmp_path / "killed", **LONG)
+    generator = random.Random(0)
+    for _ in range(4):
+        kill_after_a_checkpoint(ONE, options, tmp_path / "killed", generator)
+    assert start(ONE, options).wait(timeout=120) == 0
+    assert_same_run(tmp_path / "killed", tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_kills_in_two_processes(tiny_models, tmp_path):
+    export_bot(tmp_path, 150, 1)
+    straight = arguments(tmp_path, tiny_models / "t5", tmp_path / "straight", **LONG)
+    assert start(TWO, straight).wait(timeout=180) == 0
+    options = arguments(tmp_path, tiny_models / "t5", tmp_path / "killed", **LONG)
+    for _ in range(2):
+        kill_after_a_checkpoint(TWO, options, tmp_path / "killed", random.Random(1))
+    assert start(TWO, options).wait(timeout=180) == 0
+    assert_same_run(tmp_path / "killed", tmp_path / "straight")

@@ -136,7 +136,7 @@ const steps = () => data.episodes[episode].steps;
 const number = (value) => (typeof value === "number" ? value.toFixed(3) : value ?? "—");
 
 // of a probability that three decimals would show as 0, the order of magnitude
-const share = (value) => (value > 0 && value < 0.0005 ? value.toExponential(1) : number(value));
+const probabilityText = (value) => (value > 0 && value < 0.0005 ? value.toExponential(1) : number(value));
 
 function outcome({ success, steps: played, return: total }) {
   return `${success ? "success" : "no success"} after ${played.length} ${played.length === 1 ? "step" : "steps"}, return ${number(total)}`;
@@ -162,8 +162,11 @@ function policyRow(decision, candidate) {
   bar.style.setProperty("--share", typeof probability === "number" ? probability : 0);
   const figure = document.createElement("span");
   figure.className = "figure";
-  figure.textContent = share(probability);
-  cell.append(bar, figure);
+  figure.textContent = probabilityText(probability);
+  const share = document.createElement("div");
+  share.className = "share";
+  share.append(bar, figure);
+  cell.append(share);
   row.append(name, cell);
   return row;
 }
@@ -175,6 +178,7 @@ function show() {
   const before = steps().slice(0, step).reduce((sum, decision) => sum + Number(decision.reward), 0);
   element("mission").textContent = shown.mission || "no mission";
   element("outcome").textContent = outcome(shown);
+  element("reset").textContent = `episode ${shown.episode}, reset with seed ${shown.seed}`;
   element("outcome").className = shown.success ? "success" : "failure";
   showPicture(state.picture);
   element("prompt").textContent = text(state.prompt);
@@ -259,7 +263,6 @@ for (const [name, value] of Object.entries(data.facts)) {
   element("facts").append(pair);
 }
 element("prompt").lang = data.language;
-element("mission").lang = data.language;
 data.episodes.forEach((one, place) => {
   const option = document.createElement("option");
   option.value = place;

@@ -1,5 +1,6 @@
 """The scripts, started by the launcher with two LLM processes: the results are those of one process."""
 
+import re
 import subprocess
 import sys
 
@@ -7,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.experiment_paths import ExperimentPaths
 from experiments.post_training_tests import run_tests
+from experiments.show_episodes import page_path, show_episodes
 from experiments.train_language_agent import train
 from tests.experiments.conftest import ROOT, make_config, script_environment
 from tests.experiments.test_training import assert_same_run, elsewhere, logs_without_time, paths_of
@@ -59,6 +62,21 @@ def test_a_launched_run_resumes_exactly(small, tmp_path):
         run = launch("train_language_agent.py", [*small, LLM_PROCESSES, f"rl_script_args.num_steps={steps}"], tmp_path)
         assert run.returncode == 0, run.stderr
     assert_same_run(paths_of(small), paths_of(straight))
+
+
+@pytest.mark.slow
+def test_a_launched_run_shows_the_episodes_of_one_process(small, tmp_path):
+    shown = "rl_script_args.shown_episodes=[0,2]"
+    alone = make_config([*elsewhere(small, tmp_path), shown])
+    show_episodes(alone)
+    run = launch("show_episodes.py", [*small, shown, LLM_PROCESSES], tmp_path)
+    assert run.returncode == 0, run.stderr
+    pages = [
+        page_path(config, ExperimentPaths.of(config), "no_modification_test") for config in (alone, make_config(small))
+    ]
+    found, expected = (re.findall(r'"chosen":(\d+)', page.read_text(encoding="utf-8")) for page in pages)
+    assert len(found) > 2
+    assert found == expected
 
 
 def test_bad_input_is_said_once(small, tmp_path):

@@ -140,6 +140,7 @@ def assert_shows(viewer, episode, step, env):
     over = step == episode.frames
     view = episode.end if over else episode.transitions[step].view
     assert viewer.text("mission") == episode.mission
+    assert viewer.text("reset") == f"episode {episode.episode}, reset with seed {episode.seed}"
     assert viewer.page.locator("#prompt").text_content() == view.text.prompt
     assert viewer.objects() == words_of(env)
     assert viewer.agent() == (*env.agent_pos, env.agent_dir)

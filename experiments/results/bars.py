@@ -24,7 +24,7 @@ def generalisation_bars(numbers: pd.DataFrame) -> Figure:
     agents = list(dict.fromkeys(numbers.agent))
     tests = numbers.test[numbers.agent == agents[0]].tolist()
     width = 0.84 / len(agents)
-    figure, axis = plt.subplots(figsize=(max(7.0, 1.6 + 1.5 * len(tests)), 4.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(max(7.0, 1.2 + 1.3 * len(tests)), 4.8), layout="constrained")
     colours = plt.get_cmap("tab10")
     handles: list[Any] = []
     for i, agent in enumerate(agents):
@@ -47,7 +47,8 @@ def generalisation_bars(numbers: pd.DataFrame) -> Figure:
     if numbers.paper.notna().any():
         handles += axis.plot([], [], color="black", linewidth=1.8, label="paper")
     axis.set(ylabel="success rate", ylim=(0, 1.04))
-    axis.set_xticks(range(len(tests)), [textwrap.fill(test, 20) for test in tests])
+    axis.set_xticks(range(len(tests)), [textwrap.fill(test, 18) for test in tests], fontsize="small")
+    axis.margins(x=0.01)
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(6, len(agents) + 1), fontsize="small")

@@ -19,6 +19,7 @@ class Comparison(NamedTuple):
     across_agents: bool = False
 
 
+SIZES = ("mini", "small", "base", "large", "xl", "xxl")
 COMPARISONS = {
     "actions": Comparison(lambda group: len(group.rl["action_space"]), ("action_space",), "{} actions"),
     "distractors": Comparison(
@@ -26,12 +27,18 @@ COMPARISONS = {
         ("name_environment", "num_dists"),
         "{} distractors",
     ),
-    "model_size": Comparison(lambda group: group.rl["name_model"], ("model_path",), "{}"),
+    "model_size": Comparison(lambda group: _by_size(group.rl["name_model"]), ("model_path",), "{0[1]}"),
     "prompt_length": Comparison(lambda group: group.rl["nbr_obs"], ("nbr_obs",), "{} observations"),
     "variants": Comparison(
         lambda group: group.agent, ("pretrained", "load_embedding", "use_action_heads"), "{}", across_agents=True
     ),
 }
+
+
+def _by_size(model: str) -> tuple[int, str]:
+    """Sorts models by the size that their name tells."""
+    words = re.split(r"[^a-z0-9]+", model.lower())
+    return max((SIZES.index(word) for word in words if word in SIZES), default=len(SIZES)), model
 
 
 def families(groups: Sequence[Group], name: str) -> list[list[Group]]:

@@ -36,16 +36,23 @@ class Columns(NamedTuple):
     """The agents of the table."""
 
     titles: dict[tuple, str]  # owner -> title, in the order of the columns
-    left_out: list[str]  # agents trained in another level: they have no "no change"
+    left_out: list[str]  # agents without a "no change": of another training level, or not trained and not tested in it
 
 
 def choose_columns(tests: Sequence[PlayedTest], training_level: str, missing: list[str]) -> Columns:
-    """Title and order of the agents that were trained in the level, or not at all."""
+    """Title and order of the agents that were trained in the level, or not at all but tested in it."""
     owners = {test.owner: test for test in tests}.values()
-    kept = [test for test in owners if test.trained_in in (None, training_level)]
-    for test in kept:
-        if test.trained_in is None and test.agent in LEARNING:
-            missing.append(f"{test.folder}: no config.yaml, taken as trained in {training_level}")
+    with_reference = {test.owner for test in tests if row_name(test.key, training_level) == NO_CHANGE}
+    kept, left_out = [], {}
+    for test in owners:
+        if test.trained_in not in (None, training_level):
+            left_out[f"{test.run} (trained in {level_name(test.trained_in)})"] = True
+        elif test.agent not in LEARNING and test.owner not in with_reference:
+            left_out[f"{test.run} ({test.label}, not tested in {level_name(training_level)})"] = True
+        else:
+            kept.append(test)
+            if test.trained_in is None and test.agent in LEARNING:
+                missing.append(f"{test.folder}: no config.yaml, taken as trained in {training_level}")
     suffixes = owner_suffixes(kept, "label")
 
     def place(test: PlayedTest) -> tuple[int, int, str]:
@@ -54,7 +61,6 @@ def choose_columns(tests: Sequence[PlayedTest], training_level: str, missing: li
         return known, STATES.index(state), suffixes[test.owner]
 
     titles = {test.owner: test.label + suffixes[test.owner] for test in sorted(kept, key=place)}
-    left_out = {f"{t.run} (trained in {level_name(t.trained_in)})": 0 for t in owners if t.trained_in and t not in kept}
     return Columns(titles, list(left_out))
 
 
@@ -165,4 +171,4 @@ def caption(training_level: str, left_out: Sequence[str]) -> str:
         f"success, 'no change' is {level_name(training_level)}: mean over seeds [99% bootstrap over episodes within "
         "seeds] ± 2.576 std / sqrt(seeds) (change against no change)"
     )
-    return text + (f"\nleft out, trained in another level: {'; '.join(left_out)}" if left_out else "")
+    return text + (f"\nleft out: {'; '.join(left_out)}" if left_out else "")

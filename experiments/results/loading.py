@@ -13,7 +13,7 @@ import pandas as pd
 from experiments.errors import UserError
 from experiments.results.labels import agent_label, distinguish, level_name, test_settings
 from experiments.results.rows import RowKey
-from experiments.results.runs import Run, read_csv
+from experiments.results.runs import Run, read_csv, same_id
 
 LEARNING = ("trained", "drrn", "symbolic")  # agents that come from a training run
 
@@ -74,7 +74,7 @@ def load_tests(runs: Sequence[Run], missing: list[str]) -> list[PlayedTest]:
     for run in runs:
         folders = sorted(run.folder.glob("test/*/episodes"))
         stems = sorted({path.with_suffix("") for folder in folders for path in folder.glob("[!.]*.*")})
-        if not stems:
+        if not stems and not any(any(other.folder.glob("test/*/episodes/*.csv")) for other in same_id(run, runs)):
             missing.append(f"{run.folder}: no test results")
         trained_in = _training_level(run, runs)
         tests += [test for stem in stems if (test := _load_test(stem, trained_in, missing)) is not None]
@@ -90,8 +90,8 @@ def load_tests(runs: Sequence[Run], missing: list[str]) -> list[PlayedTest]:
 
 def _training_level(run: Run, runs: Sequence[Run]) -> str | None:
     """Where a run was trained; tests may lie in another --logs folder than the training, under the same id."""
-    same_id = [run] if run.config else [other for other in runs if other.folder.name == run.folder.name]
-    levels = {other.config["rl_script_args"]["name_environment"] for other in same_id if other.config}
+    folders = [run] if run.config else same_id(run, runs)
+    levels = {other.config["rl_script_args"]["name_environment"] for other in folders if other.config}
     return levels.pop() if len(levels) == 1 else None
 
 
@@ -125,7 +125,7 @@ def _load_test(stem: Path, trained_in: str | None, missing: list[str]) -> Played
         run=run_id.removesuffix(f"_seed_{seed}"),
         name=name,
         seed=seed,
-        level=stem.parents[1].name,
+        level=rl["name_environment"],
         language=language,
         test=test,
         actions=actions,

@@ -95,6 +95,9 @@ def _rename(labels: dict[str, str], titles: dict[tuple, str], groups: Sequence[G
     for label in labels:
         if label not in known:
             raise UserError(f"--label {label}: there is no such agent, choose of: {'; '.join(sorted(known))}")
+    for new in labels.values():
+        if new in known or list(labels.values()).count(new) > 1:
+            raise UserError(f"--label: two agents would be named {new}, give each a name of its own")
     for group in groups:
         group.label = labels.get(group.label, group.label)
     return {owner: labels.get(title, title) for owner, title in titles.items()}

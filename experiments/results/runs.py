@@ -74,6 +74,11 @@ def find_runs(logs: Sequence[Path], globs: Sequence[str], seeds: Sequence[int], 
     return selected
 
 
+def same_id(run: Run, runs: Sequence[Run]) -> list[Run]:
+    """The other folders of a run: its tests may lie below another saving_path_logs than its training."""
+    return [other for other in runs if other.folder.name == run.folder.name and other is not run]
+
+
 def _names(logs: Sequence[Path]) -> str:
     return ", ".join(map(str, logs))
 
@@ -93,11 +98,13 @@ def _read_config(folder: Path, missing: list[str]) -> dict[str, Any] | None:
     return None
 
 
-def read_log(run: Run, missing: list[str]) -> pd.DataFrame | None:
+def read_log(run: Run, frames: int | None, missing: list[str]) -> pd.DataFrame | None:
     """The rows of a training run's log.csv, empty cells as NaN; None where there are none.
 
-    Torn rows, rows that status.json counts and the file lacks, and frames that num_steps asks for and were not trained
-    are added to `missing`; the rows that are there are used.
+    Args:
+        frames: the curve is cut at this many; None for all.
+        missing: torn rows, rows that status.json counts and the file lacks, and frames that num_steps (or `frames`)
+            asks for and were not trained are added; the rows that are there are used.
     """
     path = run.folder / "log.csv"
     log = read_csv(path, ("update", "frames", "success_rate", "return_mean"), missing)
@@ -105,7 +112,7 @@ def read_log(run: Run, missing: list[str]) -> pd.DataFrame | None:
         if log is not None:
             missing.append(f"{path}: no update in it")
         return None
-    last, frames = int(log["update"].iloc[-1]), int(log["frames"].iloc[-1])
+    last, trained = int(log["update"].iloc[-1]), int(log["frames"].iloc[-1])
     status = run.folder / "status.json"
     try:
         counted = json.loads(status.read_text(encoding="utf-8"))["i"] if status.exists() else last
@@ -114,10 +121,14 @@ def read_log(run: Run, missing: list[str]) -> pd.DataFrame | None:
         counted = last
     if counted > last:
         missing.append(f"{path}: truncated, it ends with update {last} of {counted}")
-    steps = run.config["rl_script_args"]["num_steps"] if run.config else frames
-    if frames < steps and counted <= last:
-        missing.append(f"{run.folder}: trained for {frames} of {steps} frames")
-    return log
+    steps = run.config["rl_script_args"]["num_steps"] if run.config else trained
+    if trained < min(steps, frames or steps) and counted <= last:
+        missing.append(f"{run.folder}: trained for {trained} of {steps} frames")
+    cut = log if frames is None else log[log["frames"] <= frames]
+    if not len(cut):
+        missing.append(f"{path}: no update within {frames} frames")
+        return None
+    return cut
 
 
 def read_csv(path: Path, columns: Sequence[str], missing: list[str]) -> pd.DataFrame | None:

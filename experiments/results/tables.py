@@ -13,6 +13,7 @@ from experiments.results.loading import PlayedTest, owner_suffixes
 from experiments.results.rows import row_name, row_order
 
 AGENT_ORDER = ("random", "bot", "drrn", "symbolic", "zero-shot", "cloned", "trained")
+TASKS = ("goto", "pickup", "open", "putnext")  # and sequences after them
 COLUMN_SUCCESS = "success within the step limit"
 
 
@@ -83,7 +84,8 @@ def task_table(
     mixed = [test for test in mixed if "task" in test.episodes]
     for key in sorted({test.key for test in mixed}, key=lambda key: row_order(key, training_level)):
         of_test = [test for test in mixed if test.key == key]
-        for task in sorted({task for test in of_test for task in test.episodes.task.dropna()}):
+        tasks = {task for test in of_test for task in test.episodes.task.dropna()}
+        for task in sorted(tasks, key=lambda task: (TASKS.index(task) if task in TASKS else len(TASKS), task)):
             for owner, title in titles.items():
                 seeds = {t.seed: t.episodes[t.episodes.task == task].success for t in of_test if t.owner == owner}
                 played = {seed: success.to_numpy(dtype=float) for seed, success in seeds.items() if len(success)}
@@ -109,4 +111,4 @@ def shown_tasks(numbers: pd.DataFrame) -> pd.DataFrame:
     """The table of `task_table` as it is read: an agent per column."""
     cells = numbers.assign(cell=[f"{r.success:.3f} [{r.low_99:.3f}, {r.high_99:.3f}]" for r in numbers.itertuples()])
     wide = cells.pivot_table(index=["test", "task"], columns="agent", values="cell", aggfunc="first", sort=False)
-    return wide[list(dict.fromkeys(numbers.agent))].fillna("").reset_index().rename_axis(None, axis=1)
+    return wide[list(dict.fromkeys(numbers.agent))].fillna("no episode").reset_index().rename_axis(None, axis=1)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments.errors import UserError
 from experiments.results.labels import agent_kind, agent_label, distinguish, level_name, training_settings
-from experiments.results.runs import Run, read_log
+from experiments.results.runs import Run, read_log, same_id
 
 
 @dataclass
@@ -61,14 +61,12 @@ def load_groups(
     for run in runs:
         if run.folder in not_trained:
             continue
-        log = read_log(run, missing)
+        elsewhere = any((other.folder / "log.csv").exists() for other in same_id(run, runs))
+        if elsewhere and not (run.folder / "log.csv").exists():
+            continue
+        log = read_log(run, frames, missing)
         if log is None:
             continue
-        if frames is not None:
-            log = log[log.frames <= frames]
-            if not len(log):
-                missing.append(f"{run.folder}: no update within --frames {frames}")
-                continue
         group = _group_of(run, groups)
         if run.seed in group.runs:
             raise UserError(

@@ -171,3 +171,7 @@ def test_families_differ_in_one_thing_only():
     assert [[g.label for g in family] for family in families(groups, "distractors")] == [["4", "8", "16"]]
     assert [[g.label for g in family] for family in families(groups, "prompt_length")] == [["8 obs 1", "8"]]
     assert families(groups, "actions") == []
+    models = [group(m, name_model=f"gflan_t5_{m}") for m in ("large", "xl", "small")]
+    for model in models:
+        model.settings["model_path"] = model.label
+    assert [[g.label for g in family] for family in families(models, "model_size")] == [["small", "large", "xl"]]

@@ -172,6 +172,8 @@ def test_other_runs_and_labels(campaign, tmp_path, capsys):
     status, _, _, err = report(capsys, [campaign], tmp_path / "out", "--runs", "llm_*", "--label", "LML=x")
     assert status == 2
     assert err.startswith("error: --label LML: there is no such agent, choose of: LLM; LLM zero-shot")
+    options[-1] = "LLM=LLM zero-shot"
+    assert report(capsys, [campaign], tmp_path / "out", *options)[0] == 2
 
 
 def test_figures_are_the_same_bytes(campaign, tmp_path, capsys):
@@ -279,15 +281,42 @@ def test_the_same_id_in_two_folders(tmp_path, capsys):
     assert "hold the same test of one agent and seed" in err
 
 
+def test_tests_below_another_folder_than_the_training(tmp_path, capsys):
+    """Results of other settings go to another saving_path_logs, under the same id: nothing of that is missing."""
+    write_training(tmp_path / "logs" / "a_seed_1", configuration(1), [0.5] * 3)
+    write_test(tmp_path / "more" / "a_seed_1", configuration(1), "trained", outcomes(2, 5))
+    options = ["--strict", "--figures", "--tables", "results", "sample_efficiency"]
+    status, _, missing, _ = report(capsys, [tmp_path / "logs", tmp_path / "more"], tmp_path / "out", *options)
+    assert (status, missing) == (0, [])
+    # alone, each lacks the other's part
+    assert report(capsys, [tmp_path / "logs"], tmp_path / "out", *options)[0] == 1
+    assert report(capsys, [tmp_path / "more"], tmp_path / "out", *options)[0] == 1
+
+
+def test_curves_are_cut(tmp_path, capsys):
+    write_training(tmp_path / "logs" / "a_seed_1", configuration(1), [0.2, 0.4, 0.9])
+    path = tmp_path / "logs" / "a_seed_1" / "config.yaml"
+    path.write_text(path.read_text().replace("num_steps: 300", "num_steps: 1000"))
+    options = ["--figures", "--tables", "sample_efficiency", "--window", "1", "--frames", "200"]
+    _, _, missing, _ = report(capsys, [tmp_path / "logs"], tmp_path / "out", *options)
+    table = pd.read_csv(tmp_path / "out" / "sample_efficiency.csv")
+    assert table["sample efficiency"].tolist() == [pytest.approx(0.3)]  # of 0.2 and 0.4
+    assert missing == []  # as many frames as are asked for
+
+
 def test_agents_trained_elsewhere_are_left_out_by_name(campaign, tmp_path, capsys):
     config = configuration(1, name_environment="BabyAI-GoToLocalS8N4-v0")
-    write_test(campaign / "d4_seed_1", config, "trained", outcomes(5, 9), level="BabyAI-GoToLocalS8N4-v0")
+    for test in ("no_modification_test", "no_meaning_words"):
+        write_test(
+            campaign / "d4_seed_1", config, "trained", outcomes(5, 9), test=test, level="BabyAI-GoToLocalS8N4-v0"
+        )
     _, out, _, _ = report(capsys, [campaign], tmp_path / "out", "--tables", "generalisation", "--figures")
-    assert "left out, trained in another level: d4 (trained in GoToLocalS8N4)" in out
+    assert "left out: d4 (trained in GoToLocalS8N4)" in out
     options = ["--training-level", "BabyAI-GoToLocalS8N4-v0", "--tables", "generalisation", "--figures"]
     _, out, _, _ = report(capsys, [campaign], tmp_path / "out", *options)
     assert "paper" not in out  # its numbers are of Mixed
     assert "llm (trained in MixedTrainLocal)" in out
+    assert "random (random, not tested in GoToLocalS8N4)" in out
 
 
 def test_options_name_what_can_be_made():

@@ -1,7 +1,7 @@
 """Tables and figures of finished runs, beside the paper's numbers.
 
     python experiments/test_results.py --logs storage/demo/logs --runs '*_seed_1' --output storage/demo/results
-    python experiments/test_results.py --logs storage/logs storage/baselines --seeds 1 2 \\
+    python experiments/test_results.py --logs storage/logs storage/logs_synonym_actions_2 --seeds 1 2 \\
         --tables generalisation tasks --figures generalisation distractors --label LLM=GFlan-T5 \\
         --output storage/results --strict
 

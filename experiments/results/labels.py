@@ -11,7 +11,7 @@ NOT_TRAINING = {
     "path", "seed", "torch_threads", "saving_path_logs", "saving_path_model", "name_experiment", "name_model",
     "env_packages", "vector_backend", "num_steps", "template_test", "tensorboard", "wandb", "checkpoint_every",
     "tests", "number_episodes", "stop_rule", "zero_shot", "modified_action_space", "new_action_space", "im_learning",
-    "im_path", "random_agent", "bot", "get_example_trajectories", "shown_episodes", "tiny_llm", "twosome",
+    "im_path", "random_agent", "bot", "get_example_trajectories", "shown_episodes", "spm_path", "tiny_llm", "twosome",
 }  # fmt: skip
 # What decides a test's outcome beside its level, language, test and action names, which make its row.
 OF_A_TEST = (

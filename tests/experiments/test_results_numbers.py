@@ -5,13 +5,15 @@ import pandas as pd
 import pytest
 
 from experiments.results import paper
-from experiments.results.comparisons import families
+from experiments.results.comparisons import COMPARISONS, families
 from experiments.results.curves import mean_curve
 from experiments.results.intervals import bootstrap_over_seeds, change_percent, published_interval
-from experiments.results.labels import agent_label, distinguish, distractors, training_settings, variant
+from experiments.results.labels import agent_kind, agent_label, distinguish, distractors, training_settings, variant
+from experiments.results.labels import test_settings as recorded_settings
 from experiments.results.rows import ACTIONS, PAPER, SYNONYMS, RowKey, row_name, row_order
 from experiments.results.sample_efficiency import index
 from experiments.results.training import Group
+from tests.experiments.conftest import make_config
 from tests.experiments.fabricated_runs import MIXED, configuration
 
 
@@ -175,3 +177,56 @@ def test_families_differ_in_one_thing_only():
     for model in models:
         model.settings["model_path"] = model.label
     assert [[g.label for g in family] for family in families(models, "model_size")] == [["small", "large", "xl"]]
+
+
+AGENTS = ("", ",drrn", ",symbolic")
+FAMILIES = [
+    ("distractors", ["distractors_16", "distractors_4", "distractors_8"], AGENTS, [4, 8, 16]),
+    ("actions", ["actions_9", "actions_6", "actions_3"], AGENTS, [3, 6, 9]),
+    ("prompt_length", ["prompt_length_9", "prompt_length_1"], ("",), [1, 9]),
+    ("model_size", ["model_size_xl", "model_size_small", "model_size_large"], ("",), ["small", "large", "xl"]),
+    ("variants", ["pretraining", "pretraining,aflan", "pretraining,npae"], ("",), ["AFlan", "LLM", "NPAE"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("comparison", "overlays", "values"),
+    [
+        (name, [over + agent for over in overlays], values)
+        for name, overlays, agents, values in FAMILIES
+        for agent in agents
+    ],
+)
+def test_the_overlays_of_a_comparison_are_one_family(comparison, overlays, values):
+    """As `configs/experiment/` names the runs, paths and all; two seeds of each are one group."""
+    groups = []
+    for overlay in overlays:
+        configs = [make_config([f"experiment=[{overlay}]", f"rl_script_args.seed={seed}"]).resolved for seed in (1, 2)]
+        settings = [training_settings(config, seed) for seed, config in enumerate(configs, 1)]
+        assert settings[0] == settings[1]
+        label = agent_label(agent_kind(configs[0]), configs[0])
+        groups.append(Group(overlay, label, overlay, configs[0]["rl_script_args"], settings[0]))
+    (family,) = families(groups, comparison)
+    shown = [COMPARISONS[comparison].value(group) for group in family]
+    assert [value[1].rpartition("_")[2] if comparison == "model_size" else value for value in shown] == values
+
+
+@pytest.mark.parametrize("agent", ["", ",npae", ",drrn", ",random", ",zero_shot"])
+def test_the_overlays_of_the_tests_are_the_rows_of_one_agent(agent):
+    overlays = {
+        "generalisation": "no change",
+        "generalisation_mixed_test": "objects not named in training",
+        "generalisation_pickup_seq_pickup": "pick up A then/after pick up B",
+        "synonym_actions_1": "synonym actions",
+        "synonym_actions_2": "synonym actions, second set",
+        "french": "French, go to",
+    }
+    settings, names = [], []
+    for overlay in overlays:
+        config = make_config([f"experiment=[q1_mixed{agent},{overlay}]"]).resolved
+        rl = config["rl_script_args"]
+        actions = tuple(rl["new_action_space"]) if rl["modified_action_space"] else ()
+        names.append(row_name(RowKey(rl["name_environment"], rl["language"], rl["tests"][0], actions), MIXED))
+        settings.append((rl["name_model"], recorded_settings(config, 1)))
+    assert names == list(overlays.values())
+    assert all(others == settings[0] for others in settings)

@@ -26,6 +26,7 @@ setup(
         "tokenizers>=0.20",
         "huggingface_hub>=0.30",
         "safetensors>=0.4",
+        "sentencepiece>=0.2.1",
         "hydra-core>=1.3.2,<1.4",
         "omegaconf>=2.3,<2.4",
         "gymnasium>=1.1",

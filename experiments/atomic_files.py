@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` by way of a temporary file in the same folder, flushed to the disk before the rename."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path` by way of a temporary file beside it, flushed to the disk before the rename."""
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -41,6 +41,7 @@ FREE_ON_RESUME = (
     "rl_script_args.vector_backend",
     "rl_script_args.saving_path_logs",
     "rl_script_args.saving_path_model",
+    "rl_script_args.spm_path",  # the checkpoint holds the model itself, and is refused where the given one differs
     "rl_script_args.checkpoint_every",
     "rl_script_args.tensorboard",
     "rl_script_args.wandb",
@@ -66,23 +67,41 @@ class CheckpointStore:
         self.remedy = remedy
         self.last, self.backup, self.next = folder / "last", folder / "backup", folder / ".next"
 
-    def save(self, trainer: dict[str, Any], states: dict[str, Any], save_llm: Callable[[Path], None]) -> None:
+    def save(self, trainer: dict[str, Any], states: dict[str, Any], save_agent: Callable[[Path], None]) -> None:
         """Write a checkpoint and make it `last`.
 
         Args:
             trainer: counters and the resolved configuration; must hold `update`.
             states: environments, prompters and random generators, JSON-able.
-            save_llm: writes model, tokenizer, heads and optimiser into a folder (`Caller.save`).
+            save_agent: writes what the agent has learned into a folder (`LearningAgent.save`). Files that it hard-links
+                to those of `last` are not read again.
         """
         shutil.rmtree(self.next, ignore_errors=True)
         self.next.mkdir(parents=True)
-        save_llm(self.next)
+        save_agent(self.next)
         (self.next / TRAINER).write_text(json.dumps(trainer, indent=1), encoding="utf-8")
         (self.next / STATES).write_text(json.dumps(states), encoding="utf-8")
         sync_folder(self.next)
-        write_atomically(self.next / MANIFEST, json.dumps(_manifest(self.next, trainer["update"]), indent=1))
+        write_atomically(self.next / MANIFEST, json.dumps(self._manifest(trainer["update"]), indent=1))
         sync_path(self.next)
         self._promote()
+
+    def _manifest(self, update: int) -> dict[str, Any]:
+        """Sizes and hashes of all files of `.next`; what is one file with that of `last` keeps what was noted there."""
+        try:
+            known = json.loads((self.last / MANIFEST).read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError, KeyError, TypeError):
+            known = {}
+        files = {}
+        for path in sorted(self.next.rglob("*")):
+            name = str(path.relative_to(self.next))
+            if not path.is_file() or path.name == MANIFEST:
+                continue
+            if name in known and (self.last / name).exists() and path.samefile(self.last / name):
+                files[name] = known[name]
+            else:
+                files[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        return {"update": update, "files": files}
 
     def _promote(self) -> None:
         """Make a complete `.next` the last checkpoint; may be repeated after a kill between its steps."""
@@ -146,15 +165,6 @@ class CheckpointStore:
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
             yield
-
-
-def _manifest(folder: Path, update: int) -> dict[str, Any]:
-    files = {
-        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
-    return {"update": update, "files": files}
 
 
 def _claimed_update(folder: Path) -> float:

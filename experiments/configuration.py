@@ -272,6 +272,15 @@ def validate_values(rl: RLScriptArgs) -> None:
     for key, allowed in CHOICES.items():
         if getattr(rl, key) not in allowed:
             complain(key, f"choose one of {', '.join(map(str, allowed))}")
+    for name, value in dataclasses.asdict(rl.drrn).items():
+        if value <= 0 or (name == "discount" and value > 1):
+            bound = "a number above 0 and at most 1" if name == "discount" else "a number above 0"
+            raise UserError(f"rl_script_args.drrn.{name}={value}: give {bound}")
+    if rl.drrn.memory < rl.drrn.batch_size + rl.number_envs and not rl.symbolic_ppo:
+        raise UserError(
+            f"rl_script_args.drrn.memory={rl.drrn.memory}: give at least drrn.batch_size + number_envs, "
+            f"{rl.drrn.batch_size + rl.number_envs}"
+        )
     for name in dataclasses.asdict(rl.tiny_llm):
         value = getattr(rl.tiny_llm, name)
         if not isinstance(value, str) and (value < 0 or (value == 0 and name != "clone_steps")):

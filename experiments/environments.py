@@ -95,7 +95,7 @@ def _make_one(
         options: dict[str, Any] = {}
         if rl.num_dists != DEFAULT_NUM_DISTS:
             options["num_dists"] = rl.num_dists
-        if rl.task_kind not in DRAWN_TASK_KINDS or _takes_task_kind(rl.name_environment):
+        if rl.task_kind not in DRAWN_TASK_KINDS or takes_task_kind(rl.name_environment):
             options["task_kind"] = rl.task_kind
         if rl.max_episode_steps is not None:
             options["max_steps"] = rl.max_episode_steps
@@ -113,7 +113,7 @@ def _draws_arrays(level: str) -> bool:
     return "rgb_array" in (getattr(maker, "metadata", None) or {}).get("render_modes", ())
 
 
-def _takes_task_kind(level: str) -> bool:
+def takes_task_kind(level: str) -> bool:
     """Whether a level has several kinds of tasks; of all levels only some of babyai_text's own have."""
     return level in LEVELS and "task_kind" in inspect.signature(LEVELS[level][0]).parameters
 

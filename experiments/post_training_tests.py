@@ -1,4 +1,4 @@
-"""Test an agent on episodes fixed beforehand: trained, zero-shot, cloned, random or bot.
+"""Test an agent on episodes fixed beforehand: trained, zero-shot, cloned, DRRN, random or bot.
 
 The trained models/ID, the model of model_path as it is (zero-shot), and the random policy:
     python experiments/post-training_tests.py experiment=demo rl_script_args.zero_shot=false
@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.agents.base_agent import BaseAgent
 from experiments.agents.bot import BotAgent
+from experiments.agents.drrn.vocabulary import check_sentencepiece_model
 from experiments.agents.random_agent import RandomAgent
 from experiments.checkpoint import CheckpointStore, check_same_agent, check_same_settings, read_trainer
 from experiments.configuration import Config
@@ -119,6 +120,8 @@ def serve(config: Config) -> None:
 
 def validate(config: Config) -> None:
     """What the tests need beyond a valid configuration, checked before torch is imported."""
+    if config.agent == "drrn":
+        check_sentencepiece_model(config.rl)
     check_environment(config.rl)
     if config.agent not in ("bot", "random"):
         check_gpu(config)
@@ -174,6 +177,11 @@ def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int |
         from experiments.symbolic_side import make_symbolic_agent
 
         return make_symbolic_agent(config, checkpoint), update
+    if config.agent == "drrn":
+        assert checkpoint is not None
+        from experiments.drrn_side import make_drrn_test_agent
+
+        return make_drrn_test_agent(config, checkpoint), update
     return make_llm_agent(config, checkpoint), update
 
 

@@ -66,6 +66,31 @@ def symbolic(tmp_path):
     ]
 
 
+PROMPTS = [
+    f"Possible action of the agent: turn left, turn right, go forward, pick up, drop, toggle \n Goal of the agent: "
+    f"go to the red ball \n Observation 0: You see a wall {i} steps left, You see a red ball 1 step right, \n "
+    "Action 0: "
+    for i in range(2, 7)
+]
+
+
+@pytest.fixture(scope="session")
+def spm_path(tmp_path_factory):
+    """A sentencepiece model of a few prompts."""
+    from experiments.make_sentencepiece import train_sentencepiece
+
+    path = tmp_path_factory.mktemp("sentencepiece") / "spm.model"
+    path.write_bytes(train_sentencepiece(PROMPTS, 8000))
+    return path
+
+
+@pytest.fixture
+def vocabulary(spm_path):
+    from experiments.agents.drrn.vocabulary import Vocabulary
+
+    return Vocabulary(spm_path)
+
+
 def make_config(overrides):
     """The validated configuration that a script would get."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):

@@ -51,5 +51,5 @@ def generalisation_bars(numbers: pd.DataFrame) -> Figure:
     axis.margins(x=0.01)
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(6, len(agents) + 1), fontsize="small")
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(8, len(handles)), fontsize="small")
     return figure

@@ -116,7 +116,9 @@ def training_table(groups: Sequence[Group], window: int) -> pd.DataFrame:
     for group in groups:
         published = paper.TRAINING.get(group.agent, {}) if group.level == level_name(paper.LEVEL) else {}
         end = min(_frames(group))
-        for mark in sorted({*(frames for frames in published if frames <= end), end}):
+        marks = [frames for frames in published if frames <= end]
+        # the last update is completed, so a run ends a little after the frames that it was asked for
+        for mark in marks if marks and end < 1.01 * marks[-1] else [*marks, end]:
             reached = [smoothed(log[log.frames <= mark], "success_rate", window) for log in group.logs.values()]
             rows.append(
                 {

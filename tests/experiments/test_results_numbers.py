@@ -11,7 +11,7 @@ from experiments.results.intervals import bootstrap_over_seeds, change_percent, 
 from experiments.results.labels import agent_kind, agent_label, distinguish, distractors, training_settings, variant
 from experiments.results.labels import test_settings as recorded_settings
 from experiments.results.rows import ACTIONS, PAPER, SYNONYMS, RowKey, row_name, row_order
-from experiments.results.sample_efficiency import index
+from experiments.results.sample_efficiency import index, training_table
 from experiments.results.training import Group
 from tests.experiments.conftest import make_config
 from tests.experiments.fabricated_runs import MIXED, configuration
@@ -81,6 +81,22 @@ def test_mean_curve_ends_with_the_shortest_seed_and_has_gaps():
     assert curve.frames.tolist() == [10, 20]
     assert np.isnan(curve["mean"].iloc[0])  # not (0.2 + 0) / 2
     assert curve.iloc[1].tolist() == [20, pytest.approx(0.7), 0.4, 1.0]
+
+
+def test_training_stands_beside_the_papers_frames():
+    def table(frames, rates):
+        log = pd.DataFrame({"update": [1, 2, 3], "frames": frames, "success_rate": rates})
+        config = configuration(1)
+        group = Group("g", "LLM", "g", config["rl_script_args"], training_settings(config, 1), logs={1: log})
+        return training_table([group], window=1)[["frames", "success", "paper"]].to_numpy().tolist()
+
+    # the value at a mark is that of the last update before it
+    assert table([249_600, 600_320, 1_500_160], [0.7, 0.8, 0.9]) == [
+        [250_000, 0.7, "0.80"],
+        [600_000, 0.7, "0.90"],
+        [1_500_000, 0.8, "about 0.9"],
+    ]
+    assert table([100, 200, 300_000], [0.1, 0.2, 0.3]) == [[250_000, 0.2, "0.80"], [300_000, 0.3, ""]]
 
 
 def test_rows_are_named_by_what_changes():

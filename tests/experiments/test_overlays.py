@@ -93,7 +93,7 @@ SELECTIONS = {
     **{f"pretraining,{name}": {"num_steps": 500_000, **values} for name, values in AGENTS.items()},
     "q1_npae": {**TRAINING["q1_mixed"], **AGENTS["npae"]},
     "q1_drrn": {**TRAINING["q1_mixed"], **BASELINES["drrn"],
-                "spm_path": "storage/sentencepiece/q1_mixed_seed_1.model"},
+                "spm_path": "storage/sentencepiece/seed_1.model"},
     "q1_symbolic": {**TRAINING["q1_mixed"], **BASELINES["symbolic"]},
     "q1_symbolic,random": {"number_envs": 32, "n_llm_processes": 0, "random_agent": True, "symbolic_ppo": False},
     "q1_symbolic,generalisation": {**BASELINES["symbolic"], "tests": WORDS, "name_environment": MIXED},

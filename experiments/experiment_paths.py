@@ -13,7 +13,10 @@ PAPER_NBR_OBS = 3
 
 
 def experiment_id(config: Config) -> str:
-    """The id of a run, in the released code's format (it does not name the level or the score rule)."""
+    """The id of a run, in the released code's format (it does not name the level or the score rule).
+
+    PAPER-DIFF(13): there training and tests name AFlan and NPE differently, so that their checkpoints are not found.
+    """
     rl = config.rl
     pretrained = config.lamorel.llm_args.pretrained
     parts = [f"{rl.name_experiment}_nbr_env_{rl.number_envs}_{rl.name_model}_pretrained_{pretrained}_"]

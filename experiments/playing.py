@@ -90,6 +90,8 @@ def play_episodes(
 ) -> list[EpisodeResult]:
     """Play the given episodes, assigned to environments before they start; episode k is reset with `episode_seed`.
 
+    PAPER-DIFF(10): in the released code the tests of a run continue one another's random streams.
+
     Args:
         with_transitions: keep every view, policy and action; without, the results' lists of transitions are empty.
         wrapper: put around every environment, outside the agent's own.

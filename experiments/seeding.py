@@ -1,4 +1,7 @@
-"""The global random states of a process. Every stream we draw from has its own generator; these are for libraries."""
+"""The global random states of a process. Every stream we draw from has its own generator; these are for libraries.
+
+PAPER-DIFF(6): the released code seeds the environments alone.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The word substitutions of the generalisation tests (paper, section 4.2), applied to the finished prompt.
 
 Whole words only, and all in one pass, so that no substitute is substituted again and the order of pairs is no matter.
+PAPER-DIFF(11): the released code replaces substrings, one pair after the other, and misspells a French colour.
 """
 
 from __future__ import annotations

@@ -126,7 +126,10 @@ class TrainingRun:
         )
 
     def checkpoint_if_due(self) -> None:
-        """Every `checkpoint_every` updates, and when the run is complete."""
+        """Every `checkpoint_every` updates, and when the run is complete.
+
+        PAPER-DIFF(5): the released code saves after the first minibatch of an update, without random states.
+        """
         rl, progress = self.config.rl, self.progress
         if progress.update % rl.checkpoint_every and progress.frames < rl.num_steps:
             return

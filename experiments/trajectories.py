@@ -33,6 +33,8 @@ def export_trajectories(rl: RLScriptArgs, agent: BaseAgent, folder: Path, facts:
     (the last file may be shorter). What is written does not depend on `number_envs`. `[bot_]trajectories.json` tells
     where they come from; files of a longer export before this one are removed, so that "all" files are one export's.
 
+    PAPER-DIFF(14): the released exports are pickled, misaligned, and begin episodes with the last one's description.
+
     Args:
         facts: agent, configuration and whatever tells the export from another.
 

@@ -54,7 +54,10 @@ class LLMModule(torch.nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "LLMModule":
-        """Stays in eval mode: a policy whose dropout differs between acting and learning has wrong ratios."""
+        """Stays in eval mode: a policy whose dropout differs between acting and learning has wrong ratios.
+
+        PAPER-DIFF(7): in the released code models made from a config act and learn under dropout.
+        """
         return super().train(False)
 
     def forward(

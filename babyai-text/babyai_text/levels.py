@@ -132,6 +132,8 @@ class PickUpSeqPickUpLocal(LocalLevel):
 class MixedTrainLocal(LocalLevel):
     """Five tasks: go to, pick up, open a locked door, put next, pick up then go to. None names a held-out pair.
 
+    PAPER-DIFF(8): the published level draws its task once per instance, before it is seeded.
+
     Args:
         task_kind: "per_episode" draws the task anew at every reset; "per_instance" at the first reset and whenever
             reset is given a seed; the name of a task fixes it, without a draw.

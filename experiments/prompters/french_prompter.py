@@ -32,6 +32,8 @@ _OBJECT = r"(the|a) (?:(\w+) )?(key|ball|box|door)"
 def translate_mission(mission: str) -> str:
     """The French goal of an English BabyAI-Text mission.
 
+    PAPER-DIFF(12): the released code words every goal as "aller à", and takes its article from the letters of the noun.
+
     Raises:
         UserError: the mission is none of go to, pick up, open, put next to, or a sequence of two of them.
     """

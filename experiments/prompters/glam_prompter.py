@@ -17,6 +17,8 @@ def environment_action_ids(action_space: Sequence[str]) -> list[int]:
     One of the six canonical names is sent as itself wherever it stands. Any other name (a renamed action) takes the id
     of its position, as in the released code, unless that action is in the list under its own name; from the seventh on,
     and then, it is a no-op.
+
+    PAPER-DIFF(15): in the released code a canonical name, too, is sent as its position.
     """
     ids = []
     for position, name in enumerate(action_space):

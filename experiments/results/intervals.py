@@ -56,6 +56,8 @@ def bootstrap_over_seeds(
 ) -> Estimate:
     """The mean of the seeds' means, with a bootstrap interval over the episodes within the seeds.
 
+    PAPER-DIFF(16): the paper gives the other one, `published_interval`, alone.
+
     Every draw resamples the episodes inside each seed and takes the mean of the seeds' means: every seed has the same
     weight, however many episodes it has. The interval is about these seeds; how much another seed would differ is in
     `published_interval`. Values that are all equal give width 0, also a rate of 0 or 1 (`wilson` does not).

@@ -95,5 +95,8 @@ class LLMPPOAgent(BasePPOAgent):
         self.observations = [prompter.state() for prompter in self.prompters] if state["environments"] else []
 
     def probabilities(self, states: Sequence[TextState]) -> Tensor:
-        """(N, A) action probabilities of given states, for distrib.csv."""
+        """(N, A) action probabilities of given states, for distrib.csv.
+
+        PAPER-DIFF(9): the released code writes raw scores there, and nothing with action heads.
+        """
         return self._decide(list(states)).log_probs.exp()

@@ -17,10 +17,13 @@ from experiments.device import check_gpu
 from experiments.environments import check_environment
 from experiments.experiment_paths import ExperimentPaths
 from experiments.hydra_script import hydra_script
+from lamorel import is_llm_process
 
 
 def train(config: Config) -> None:
     """Train the network; resumes where a checkpoint stands."""
+    if is_llm_process(config.lamorel):  # the launcher started one, and nobody will ask it anything
+        return
     validate(config)
     paths = ExperimentPaths.of(config)
     paths.make_writable()

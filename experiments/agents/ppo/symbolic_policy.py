@@ -58,7 +58,7 @@ class SymbolicPolicy:
         """Decide over sequences of `steps` successive views.
 
         The memory before the first step is the one that the views bring along; from there on it is computed, so that
-        gradients reach back through time (Sutskever 2013, truncated as in Williams & Peng 1990).
+        gradients reach back through time, `steps` steps at most (Williams & Peng 1990).
 
         Args:
             views: B = steps * K, time-major: the k-th sequence's views are k, k + K, k + 2K, ...

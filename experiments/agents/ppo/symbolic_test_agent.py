@@ -28,11 +28,12 @@ class SymbolicTestAgent:
 
     @torch.no_grad()
     def decide(self, views: Sequence[View]) -> Policy:
-        for view in views:
-            if view.first:
-                self.memory[view.environment] = empty_memory()
+        memories = [self.memory.get(view.environment, empty_memory()) for view in views]  # not used where view.first
         unrolled = self.policy.unroll(
-            [SymbolicView(v.observation["image"], v.mission, v.first, self.memory[v.environment]) for v in views]
+            [
+                SymbolicView(view.observation["image"], view.mission, view.first, memory)
+                for view, memory in zip(views, memories, strict=True)
+            ]
         )
         for view, memory in zip(views, unrolled.memory.transpose(0, 1).cpu(), strict=True):
             self.memory[view.environment] = memory

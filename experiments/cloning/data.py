@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 import re
@@ -75,6 +76,8 @@ def read_transitions(folder: Path, file_name: str, file_id: str) -> Transitions:
         data.files.append((paths[0], len(data)))
         data.prompts += prompts
         data.actions += actions
+    if file_id == "all":
+        _check_all_are_there(folder / f"{file_name}.json", len(data))
     return data
 
 
@@ -111,6 +114,21 @@ def _numbers(folder: Path, file_name: str, file_id: str) -> list[int]:
                     f"numbers {_ranges(numbers)}): give others, or {EXPORT} again"
                 )
     return list(wanted)
+
+
+def _check_all_are_there(record: Path, found: int) -> None:
+    """Raises UserError where the export's record, if there is one, tells of more pairs, or of fewer."""
+    try:
+        transitions = json.loads(record.read_text(encoding="utf-8"))["transitions"]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record} cannot be read ({error!r}): {EXPORT} again") from error
+    if transitions != found:
+        raise UserError(
+            f"{record} tells of {transitions} pairs, but the files hold {found}: an export was interrupted, {EXPORT} "
+            "again, or name the files with --file_id"
+        )
 
 
 def _ranges(numbers: set[int]) -> str:

@@ -32,12 +32,16 @@ class CloningOptions:
     checkpoint_every: int
     dtype: str
 
+    def total_batch(self, processes: int) -> int:
+        """Pairs per gradient step."""
+        return self.per_device_batch_size * self.gradient_accumulation_steps * processes
+
     def settings(self, processes: int) -> dict[str, Any]:
         """What decides the result, for comparison with a stored run: of the batch only its total size."""
         return {
             "model_dir": self.model_dir,
             "seed": self.seed,
-            "total_batch": self.per_device_batch_size * self.gradient_accumulation_steps * processes,
+            "total_batch": self.total_batch(processes),
             "lr": self.lr,
             "warmup_share": self.warmup_share,
             "epochs": self.epochs,

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from experiments.cloning.data import Transitions, batches, split
 from experiments.cloning.learner import Learner
 from experiments.cloning.options import CloningOptions
+from experiments.cloning.processes import make_accelerator
 from experiments.cloning.run import RunFolder
 from experiments.errors import UserError
 
@@ -34,78 +34,76 @@ def train(options: CloningOptions, data: Transitions) -> None:
         UserError: data, model, folder or launch do not fit the options; or the loss is no number any more.
     """
     accelerator = make_accelerator(options)
-    is_main, world = accelerator.is_main_process, accelerator.num_processes
+    settings = options.settings(accelerator.num_processes)
+    settings |= {"data": {"transitions": len(data), "sha256": data.sha256()}}
+    run = RunFolder(options.output_dir, settings) if accelerator.is_main_process else None
+    with ExitStack() as opened:
+        finished, checkpoint, counters = _look_into(run, opened)
+        if finished:
+            logger.info("%s is finished: give another --output_dir for another run", options.output_dir)
+        else:
+            _learn(accelerator, options, data, run, checkpoint, counters)
+    accelerator.end_training()
+
+
+def _look_into(run: RunFolder | None, opened: ExitStack) -> tuple[bool, Path | None, dict[str, Any]]:
+    """Whether the run is finished, its newest checkpoint and its counters: what the main process finds holds for all.
+
+    Args:
+        run: the run's folder in the main process, None in the others.
+        opened: keeps the folder claimed.
+    """
+    found: list[Any] = [None, False, None, {}]
+    if run is not None:
+        try:
+            opened.enter_context(run.claimed())
+            found = [None, True, None, {}] if run.finished else [None, False, *run.resume()]
+        except UserError as error:  # the others must not wait for what will not come
+            found = [str(error), False, None, {}]
+    problem, *outcome = broadcast_object_list(found)
+    if problem is not None:
+        raise UserError(problem)
+    return tuple(outcome)
+
+
+def _learn(
+    accelerator: Accelerator,
+    options: CloningOptions,
+    data: Transitions,
+    run: RunFolder | None,
+    checkpoint: Path | None,
+    counters: dict[str, Any],
+) -> None:
+    """From a checkpoint, or the start, to the end."""
     learnt, evaluated = split(
         data,
         train_transitions=options.train_transitions,
         eval_share=options.eval_share,
         eval_transitions=options.eval_transitions,
     )
-    settings = options.settings(world) | {"data": {"transitions": len(data), "sha256": data.sha256()}}
-    total_batch = settings["total_batch"]
+    world = accelerator.num_processes
+    total_batch = options.total_batch(world)
     steps = options.epochs * math.ceil(len(learnt) / total_batch)
-    run = RunFolder(options.output_dir, settings)
-    with run.claimed() if is_main else nullcontext():
-        # what the main process found holds for all
-        found: list[Any] = [None, None, {}]
-        if is_main:
-            found = [True, None, {}] if run.finished else [False, *run.resume()]
-        finished, checkpoint, counters = broadcast_object_list(found)
-        if finished:
-            logger.info("%s is finished: give another --output_dir for another run", options.output_dir)
-            return
-        learner = Learner(accelerator, options, checkpoint, steps=steps)
-        learner.check(data)
-        logger.info(
-            "%d gradient steps of %d pairs (%d per process and forward, %d forwards, %d process%s); "
-            "%d pairs to learn from, %d to evaluate on",
-            steps, total_batch, options.per_device_batch_size, options.gradient_accumulation_steps, world,
-            "" if world == 1 else "es", len(learnt), len(evaluated),
-        )  # fmt: skip
-        loop = Loop(options, run if is_main else None, learner, steps, counters)
-        order = batches(len(learnt), total_batch, seed=options.seed, epochs=options.epochs)
-        if is_main:
-            run.begin(loop.step)
-        with loop.progress_bar():
-            for batch in islice(order, loop.step, None):
-                loop.learn([learnt.prompts[i] for i in batch], [learnt.actions[i] for i in batch])
-                loop.record(evaluated)
-                loop.checkpoint_if_due()
-        if is_main:
-            run.finish(loop.last_row, learner.save_model)
-            logger.info("done: %s", options.output_dir)
-    accelerator.end_training()
-
-
-def make_accelerator(options: CloningOptions) -> Accelerator:
-    """The processes that the launcher started, joined.
-
-    Raises:
-        UserError: there are not as many as the launcher was asked for, or they would share one model's weights out.
-    """
-    launched = os.environ.get("WORLD_SIZE")
-    # accelerate's launcher knows several CPU processes with MPI alone, sets these two and starts one process
-    if launched is None and "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ:
-        raise UserError(
-            "accelerate launch was asked for several processes and started one: on CPUs use "
-            "ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node N experiments/clm_behavioral-cloning.py"
-        )
-    # without cpu=True, accelerate leaves torchrun's CPU processes alone, each in a world of its own
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), mixed_precision="bf16" if options.dtype == "bf16" else "no"
-    )
-    if launched is not None and accelerator.num_processes != int(launched):
-        raise UserError(
-            f"the launcher promised WORLD_SIZE={launched} processes, but accelerate found {accelerator.num_processes}: "
-            "start them with torchrun or accelerate launch"
-        )
-    known = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
-    if accelerator.distributed_type not in known:
-        raise UserError(
-            f"accelerate is configured for {accelerator.distributed_type.value}, but every process holds the whole "
-            "model here: use torchrun, or accelerate launch --multi_gpu"
-        )
-    return accelerator
+    learner = Learner(accelerator, options, checkpoint, steps=steps)
+    learner.check(data)
+    logger.info(
+        "%d gradient steps of %d pairs (%d per process and forward, %d forwards, %d process%s); "
+        "%d pairs to learn from, %d to evaluate on",
+        steps, total_batch, options.per_device_batch_size, options.gradient_accumulation_steps, world,
+        "" if world == 1 else "es", len(learnt), len(evaluated),
+    )  # fmt: skip
+    loop = Loop(options, run, learner, steps, counters)
+    order = batches(len(learnt), total_batch, seed=options.seed, epochs=options.epochs)
+    if run is not None:
+        run.begin(loop.step)
+    with loop.progress_bar():
+        for batch in islice(order, loop.step, None):
+            loop.learn([learnt.prompts[i] for i in batch], [learnt.actions[i] for i in batch])
+            loop.record(evaluated)
+            loop.checkpoint_if_due()
+    if run is not None:
+        run.finish(loop.last_row, learner.save_model)
+        logger.info("done: %s", options.output_dir)
 
 
 class Loop:
@@ -124,6 +122,7 @@ class Loop:
         self.examples: int = counters.get("examples", 0)
         self.nll: float = counters.get("nll", 0.0)  # since the last row of log.csv, as `tokens`
         self.tokens: int = counters.get("tokens", 0)
+        self._lr = 0.0
         self.last_row: dict[str, Any] = {}
         self._first, self._started = (self.step, time.perf_counter())
         self._bar: Any = None

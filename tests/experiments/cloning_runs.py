@@ -28,6 +28,7 @@ def export_bot(folder, transitions, files, *overrides):
     whole = export_trajectories(config.rl, BotAgent(), folder / "whole", {})
     arrays = {path.name.split("_")[2]: np.load(path) for path in whole}  # prompts, actions
     shutil.rmtree(folder / "whole")
+    (folder / "bot_trajectories.json").unlink(missing_ok=True)
     for number, (start, end) in enumerate(pairwise(np.linspace(0, transitions, files + 1).astype(int))):
         for kind, texts in arrays.items():
             np.save(folder / f"bot_trajectories_{kind}_{number}.npy", texts[start:end])

@@ -11,13 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel
 
 from experiments.checkpoint import CheckpointStore
 from experiments.clm_behavioral_cloning import main
+from experiments.cloning import processes
 from experiments.cloning import run as run_module
-from experiments.cloning import training
 from experiments.cloning.data import read_transitions
 from experiments.cloning.learner import Learner, load
 from experiments.cloning.options import parse_arguments
@@ -284,12 +285,24 @@ def test_processes_are_as_many_as_the_launcher_promised(data, tiny_models, tmp_p
         patch.setenv("MASTER_ADDR", "127.0.0.1")
         patch.setenv("ACCELERATE_MIXED_PRECISION", "no")
         with pytest.raises(UserError, match=r"asked for several processes and started one: on CPUs use .*torchrun"):
-            training.make_accelerator(options)
+            processes.make_accelerator(options)
     with monkeypatch.context() as patch:
         patch.setenv("WORLD_SIZE", "3")
-        patch.setattr(training, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+        patch.setattr(processes, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
         with pytest.raises(UserError, match="promised WORLD_SIZE=3 processes, but accelerate found 1"):
-            training.make_accelerator(options)
+            processes.make_accelerator(options)
+
+
+def test_bf16_computes_in_bf16_and_keeps_fp32(straight, data, tiny_models, tmp_path):
+    AcceleratorState._reset_state(reset_partial_state=True)  # one precision per process otherwise
+    try:
+        run(data, tiny_models / "t5", tmp_path / "out", dtype="bf16")
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert {tensor.dtype for tensor in weights(tmp_path / "out").values()} == {torch.float32}
+    found, expected = rows(tmp_path / "out"), rows(straight / "t5")
+    assert found != expected
+    assert found[-1]["eval_loss"] == pytest.approx(expected[-1]["eval_loss"], rel=0.02)
 
 
 def test_options_that_cannot_be_meant(data, tiny_models, tmp_path, capsys):

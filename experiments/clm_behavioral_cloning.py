@@ -1,20 +1,19 @@
 """Fine-tune a language model on exported (prompt, action) pairs: behavioural cloning.
 
-Export transitions of the bot, 400,000 to learn from and 10,000 to evaluate on:
-    python experiments/post-training_tests.py rl_script_args.bot=true rl_script_args.get_example_trajectories=true \\
-        rl_script_args.num_steps=410000 rl_script_args.name_environment=BabyAI-GoToLocal-v0 …
+Export transitions of the bot, 400,000 to learn from and 20,000 to evaluate on (without the overlay bot, of the agent):
+    python experiments/post-training_tests.py 'experiment=[actions_6,bot,export_trajectories]'
 In one process, on the GPU where there is one:
     python experiments/clm_behavioral-cloning.py --data_dir storage/logs/ID/test/BabyAI-GoToLocal-v0 \\
-        --file_name bot_trajectories --model_dir google/flan-t5-small --output_dir storage/cloned/bot_seed_1
+        --file_name bot_trajectories --model_dir google/flan-t5-large --output_dir storage/cloned/actions_6_bot_seed_1
 On four GPUs, the same 64 pairs per gradient step:
     accelerate launch --num_processes 4 experiments/clm_behavioral-cloning.py --gradient_accumulation_steps 1 …
 On two CPU processes (`accelerate launch --cpu` would start one only):
     ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 experiments/clm_behavioral-cloning.py \\
         --gradient_accumulation_steps 2 …
 The same command again resumes after any interruption. Test the cloned model, or train it further by PPO:
-    python experiments/post-training_tests.py rl_script_args.im_learning=true \\
-        rl_script_args.im_path=storage/cloned/bot_seed_1 …
-    python experiments/train_language_agent.py lamorel_args.llm_args.model_path=storage/cloned/bot_seed_1 …
+    python experiments/post-training_tests.py 'experiment=[actions_6,cloned_bot]'
+    python experiments/train_language_agent.py experiment=actions_6 rl_script_args.name_model=clone_of_bot \\
+        lamorel_args.llm_args.model_path=storage/cloned/actions_6_bot_seed_1
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from experiments.agents.drrn.drrn_agent import DRRNAgent, DRRNConfig
 from experiments.agents.drrn.drrn_policy import DRRNPolicy, DRRNTestAgent
@@ -15,15 +16,23 @@ from experiments.agents.drrn.vocabulary import Vocabulary
 from experiments.configuration import DRRNArgs
 from experiments.errors import UserError
 from experiments.prompters import TextState
+from tests.experiments.conftest import ROOT
 
 ARGS = DRRNArgs(
-    vocabulary=8000, embedding=4, hidden=5, discount=0.9, lr=1e-3, batch_size=4, max_grad_norm=5.0, memory=100,
+    vocabulary=8000, embedding=4, hidden=5, discount=0.9, lr=1e-3, batch_size=4, max_grad_norm=0.5, memory=100,
     update_every=4,
 )  # fmt: skip
 
 
 def text(prompt, *candidates):
     return TextState(prompt, list(candidates), list(range(len(candidates))))
+
+
+def test_the_published_settings():
+    assert OmegaConf.load(ROOT / "configs" / "base.yaml").rl_script_args.drrn == {
+        "vocabulary": 8000, "embedding": 128, "hidden": 128, "discount": 0.9, "lr": 1e-4, "batch_size": 64,
+        "max_grad_norm": 5, "memory": 5_000_000, "update_every": 4,
+    }  # fmt: skip
 
 
 # -- network ----------------------------------------------------------------------------------------------------------
@@ -139,6 +148,7 @@ def test_a_gradient_step_worked_out_by_hand(monkeypatch):
     # d loss / d factor = mean of Q * clip(error, -1, 1): (1.5 * -0.3 + 5 * -1 + 0.4 * 0.4 + 0.43 * -1) / 4; the targets
     # are constants of it
     assert norm == pytest.approx(abs(-0.45 - 5 + 0.16 - 0.43) / 4)
+    assert abs(agent.policy.network.factor.grad.item()) == pytest.approx(0.5, rel=1e-4)  # clipped to max_grad_norm
     assert agent.policy.network.factor.item() == pytest.approx(1 + 1e-3)  # Adam's first step is lr, against the sign
 
 

@@ -24,6 +24,7 @@ from experiments.run_log import COLUMNS
 from experiments.train_language_agent import train
 from experiments.training_run import TrainingRun
 from tests.experiments.conftest import ROOT, SMALL, make_config, run_script, script_environment
+from tests.experiments.test_kills import check_kills
 from tests.experiments.test_training import elsewhere, logs_without_time, paths_of
 
 LEVEL = "BabyAI-GoToRedBallNoDists-v0"
@@ -114,6 +115,38 @@ def test_a_resumed_run_of_other_settings(drrn, tmp_path, overrides):
     train(make_config([*drrn, "rl_script_args.num_steps=64"]))
     train(make_config(drrn))
     assert_same_run(paths_of(drrn), paths_of(straight))
+
+
+def test_an_environment_that_writes_its_prompt_and_offers_changing_actions(drrn, tmp_path, monkeypatch):
+    """Candidates belong to a state, in the memory as well; durations reach the discount; the same scripts do it all."""
+    monkeypatch.setattr(making, "LEVELS", [])
+    toy = [
+        *drrn,
+        "rl_script_args.env_packages=[tests.experiments.toy_text_env]",
+        "rl_script_args.name_environment=ToyKitchen-v0",
+        "rl_script_args.max_episode_steps=null",
+        "rl_script_args.prompter=environment",
+        f"rl_script_args.spm_path={tmp_path / 'toy.model'}",
+    ]
+    making.make_sentencepiece(make_config(toy))
+    straight = elsewhere(toy, tmp_path)
+    train(make_config(straight))
+    train(make_config([*toy, "rl_script_args.num_steps=32"]))
+    train(make_config(toy))
+    one, other = paths_of(toy), paths_of(straight)
+    pd.testing.assert_frame_equal(logs_without_time(one), logs_without_time(other), check_exact=True)
+    with opened([*toy, "rl_script_args.num_steps=128"]) as run:
+        run.resume()
+        memory = run.agent.memory
+        replayed = [memory._transition(number) for number in range(96 - 40, 96 - 4)]
+    assert {len(transition.next_candidates) for transition in replayed} == {0, 2, 3, 4}  # 0: the episode ended
+    assert {transition.duration for transition in replayed} == {1, 2}
+    run_tests(make_config(toy))
+
+
+@pytest.mark.slow
+def test_four_kills(drrn, tmp_path):
+    check_kills(drrn, tmp_path, kills=4, updates=80, same=assert_same_run)
 
 
 def test_another_seed_gives_another_run(drrn):

@@ -65,7 +65,7 @@ def kill_in_a_rename(overrides, generator):
     return process.wait(timeout=120) == -signal.SIGKILL
 
 
-def check_kills(small, tmp_path, *, kills, updates):
+def check_kills(small, tmp_path, *, kills, updates, same=assert_same_run):
     straight = [
         *small,
         f"rl_script_args.num_steps={32 * updates}",
@@ -84,7 +84,7 @@ def check_kills(small, tmp_path, *, kills, updates):
     assert all(done), f"the run was over before {kills} kills: {done}"
     assert update_of(paths) < updates, "nothing was left to do after the last kill"
     assert start(killed).wait(timeout=300) == os.EX_OK
-    assert_same_run(paths, paths_of(straight))
+    same(paths, paths_of(straight))
 
 
 def test_three_kills(small, tmp_path):

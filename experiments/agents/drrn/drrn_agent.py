@@ -110,7 +110,7 @@ class DRRNAgent:
         self.states = self.policy.encode(following)
         rollout.frames += len(following)
         rollout.episodes += self.counter.step(rewards, terminated, truncated).values()
-        terms = np.where(np.isfinite(log_probs), np.exp(log_probs) * log_probs, 0.0)
+        terms = np.exp(log_probs) * np.where(np.isfinite(log_probs), log_probs, 0.0)  # 0 log 0 is 0
         rollout.entropies.append(-float(terms.sum(axis=1).mean()))
 
     def probabilities(self, states: Sequence[TextState]) -> np.ndarray:

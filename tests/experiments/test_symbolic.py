@@ -268,7 +268,11 @@ def test_minibatches_against_a_slow_path(open_agent):
     "overrides",
     [
         ["rl_script_args.max_episode_steps=5"],
-        ["rl_script_args.bootstrap_timeouts=true", "rl_script_args.max_episode_steps=3"],
+        [
+            "rl_script_args.bootstrap_timeouts=true",
+            "rl_script_args.max_episode_steps=3",
+            "rl_script_args.vector_backend=process",
+        ],
         ["rl_script_args.name_environment=BabyAI-MixedTrainLocal-v0", "rl_script_args.normalize_advantages=true"],
     ],
     ids=["ends", "timeouts", "mixed"],

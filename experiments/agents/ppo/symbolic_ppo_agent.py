@@ -98,6 +98,7 @@ class SymbolicPPOAgent(BasePPOAgent):
     @torch.no_grad()
     def _decide(self, observations: list[SymbolicView]) -> Decision:
         unrolled = self.policy.unroll(observations)
+        # for `_next_observations`, which follows a decision in all environments
         self.memory = unrolled.memory.transpose(0, 1).cpu()
         return Decision(unrolled.log_probs.cpu(), unrolled.values.cpu())
 

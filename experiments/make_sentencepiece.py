@@ -4,8 +4,8 @@
         rl_script_args.spm_path=storage/sentencepiece.model \\
         rl_script_args.saving_path_logs=storage/logs rl_script_args.saving_path_model=storage/models
 
-The prompts are those of every level of babyai_text, in English and in French, with every action that has a name in
-both, and those of the configured level: one model serves training and all tests. Words that it has never met (the
+The prompts are those of every kind of level of babyai_text, in English and in French, with every action that has a name
+in both, and those of the configured level: one model serves training and all tests. Words that it has never met (the
 invented ones of the tests) are read letter by letter, and letters that it has never met as bytes. The same seed and
 configuration give the same file; a file that is there is never replaced by another one.
 """
@@ -74,15 +74,16 @@ def generated_prompts(rl: RLScriptArgs) -> Iterator[str]:
 
 
 def players(rl: RLScriptArgs) -> Iterator[tuple[RLScriptArgs, BaseAgent]]:
-    """The random agent in the configured level; it and the bot in every level of babyai_text, in both languages."""
+    """The random agent in the configured level; it and the bot in every class of our levels, in both languages."""
     yield dataclasses.replace(rl, max_episode_steps=min(STEPS, rl.max_episode_steps or STEPS)), RandomAgent()
     known = [name.replace(" ", "_") for name in FRENCH_ACTIONS]
     ours = dataclasses.replace(
         rl, prompter="glam", action_space=known, modified_action_space=False, num_dists=8, max_episode_steps=STEPS,
         number_envs=EPISODES, vector_backend="sync",
     )  # fmt: skip
+    levels = {level_class: level for level, (level_class, _) in LEVELS.items()}  # without those that differ in options
     for language in ("english", "french"):
-        for level in LEVELS:
+        for level in levels.values():
             for kind in TASKS if takes_task_kind(level) else ["per_episode"]:
                 for agent in (RandomAgent(), BotAgent()):
                     yield dataclasses.replace(ours, name_environment=level, language=language, task_kind=kind), agent

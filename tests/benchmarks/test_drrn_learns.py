@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 def test_drrn_learns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.setattr(make_sentencepiece, "LEVELS", [])  # the configured level alone
+    monkeypatch.setattr(make_sentencepiece, "LEVELS", {})  # the configured level alone
     small = ["number_envs=4", "frames_per_proc=8", "drrn.batch_size=4", "drrn.hidden=8", "drrn.embedding=8"]
     options = ["--frames", "64", "--episodes", "4", "--output", str(tmp_path)]
     overrides = [f"rl_script_args.{key}" for key in small]

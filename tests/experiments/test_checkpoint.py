@@ -37,6 +37,34 @@ def test_last_and_backup(tmp_path):
     assert not store.next.exists()
 
 
+def test_what_is_linked_from_the_last_checkpoint_keeps_its_hash(tmp_path, monkeypatch):
+    """It is not read again, and what has gone bad on the disk meanwhile is not taken for what was written."""
+    store = CheckpointStore(tmp_path / "models")
+    read = []
+    sha256 = module._sha256
+    monkeypatch.setattr(module, "_sha256", lambda path: read.append(path.name) or sha256(path))
+
+    def save_linking(update):
+        def write(folder):
+            (folder / "changing").write_bytes(b"%d" % update)
+            if update == 1:
+                (folder / "kept").write_bytes(b"old and big")
+            else:
+                os.link(store.last / "kept", folder / "kept")
+
+        store.save({"update": update}, {}, write)
+
+    for update in (1, 2, 3):
+        save_linking(update)
+    assert read.count("changing") == 3
+    assert read.count("kept") == 1
+    assert store.newest() == store.last
+    with (store.last / "kept").open("r+b") as file:
+        file.write(b"bad")
+    save_linking(4)
+    assert verify(store.last) == (-1, "kept is not what was written")
+
+
 STEPS = ["rmtree", "mkdir", "llm", "sync_folder", "write_atomically", "rename", "sync_path"]
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from sentencepiece import SentencePieceProcessor
 
+from babyai_text import LEVELS
 from experiments import make_sentencepiece as making
 from experiments.agents.drrn.drrn_policy import DRRNPolicy
 from experiments.agents.drrn.replay_memory import ReplayMemory
@@ -119,7 +120,7 @@ def test_a_resumed_run_of_other_settings(drrn, tmp_path, overrides):
 
 def test_an_environment_that_writes_its_prompt_and_offers_changing_actions(drrn, tmp_path, monkeypatch):
     """Candidates belong to a state, in the memory as well; durations reach the discount; the same scripts do it all."""
-    monkeypatch.setattr(making, "LEVELS", [])
+    monkeypatch.setattr(making, "LEVELS", {})
     toy = [
         *drrn,
         "rl_script_args.env_packages=[tests.experiments.toy_text_env]",
@@ -377,7 +378,7 @@ def test_from_the_sentencepiece_model_to_the_test(drrn, tmp_path):
 
 
 def test_the_sentencepiece_model_is_the_same_every_time_and_never_replaced(drrn, tmp_path, monkeypatch):
-    monkeypatch.setattr(making, "LEVELS", ["BabyAI-GoToFrench-v0"])
+    monkeypatch.setattr(making, "LEVELS", {"BabyAI-GoToFrench-v0": LEVELS["BabyAI-GoToFrench-v0"]})
     path = tmp_path / "folder" / "spm.model"
     overrides = [*drrn, f"rl_script_args.spm_path={path}"]
     making.make_sentencepiece(make_config(overrides))

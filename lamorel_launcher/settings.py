@@ -64,6 +64,8 @@ def read_settings(argv: Sequence[str]) -> Settings:
     lamorel_args = OmegaConf.select(tree, "lamorel_args")
     if not isinstance(lamorel_args, DictConfig):
         raise LaunchError(f"{folder / name}.yaml has no lamorel_args")
+    if not OmegaConf.select(lamorel_args, "distributed_setup_args.n_llm_processes", default=1):
+        OmegaConf.update(lamorel_args, "llm_args.model_path", None, force_add=True)  # no process reads it; may be ???
     lamorel = parse_config(_with_config_file(lamorel_args))
     _check_machines(lamorel)
     return Settings(

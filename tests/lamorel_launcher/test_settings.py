@@ -84,6 +84,14 @@ def test_one_line_says_what_is_wrong(
     assert output.err.count("\n") == 1
 
 
+def test_without_llm_processes_no_model_is_needed(folder: Path) -> None:
+    processes = "+lamorel_args.distributed_setup_args.n_llm_processes"
+    settings = read(f"{processes}=0", "lamorel_args.llm_args.model_path=???")
+    assert (settings.lamorel.distributed_setup_args.n_llm_processes, settings.lamorel.llm_args.model_path) == (0, None)
+    with pytest.raises(LamorelConfigError, match="model_path"):
+        read(f"{processes}=1", "lamorel_args.llm_args.model_path=???")
+
+
 def test_accelerate_flags_reach_the_script(folder: Path) -> None:
     settings = read(*args(mixed_precision="bf16", num_processes=17, cpu="true", num_cpu_threads_per_process=3))
     assert settings.environment["ACCELERATE_MIXED_PRECISION"] == "bf16"

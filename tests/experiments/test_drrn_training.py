@@ -24,7 +24,7 @@ from experiments.post_training_tests import run_tests
 from experiments.run_log import COLUMNS
 from experiments.train_language_agent import train
 from experiments.training_run import TrainingRun
-from tests.experiments.conftest import ROOT, SMALL, make_config, run_script, script_environment
+from tests.experiments.conftest import ROOT, SMALL, make_config, script_environment
 from tests.experiments.test_kills import check_kills
 from tests.experiments.test_training import elsewhere, logs_without_time, paths_of
 
@@ -34,6 +34,13 @@ Possible action of the agent turn left right go forward pick up drop toggle Goal
 purple yellow grey then after you put next open Observation Action You see wall step steps and carry locked eat dance
 sleep do nothing cut think But de Actions possibles pour aller clef balle boîte porte rouge verte bleue violette jaune
 grise ouvrir mettre côté puis après avoir fait Tu vois un mur pas gauche droite devant portes
+"""
+NO_LLM = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+loaded = [name for name in sys.modules if name.split(".")[0] == "transformers" or name == "lamorel.caller"]
+assert not loaded, loaded
 """
 FRENCH = ["tourner à gauche", "tourner à droite", "aller tout droit", "attraper", "lâcher", "basculer"]
 
@@ -46,6 +53,7 @@ def drrn(tmp_path, spm_path):
         "lamorel_args.distributed_setup_args.n_llm_processes=0",
         f"rl_script_args.spm_path={spm_path}",
         "rl_script_args.name_model=drrn",
+        "rl_script_args.tensorboard=false",
         "rl_script_args.drrn.embedding=8",
         "rl_script_args.drrn.hidden=8",
         "rl_script_args.drrn.batch_size=6",
@@ -151,7 +159,7 @@ def test_four_kills(drrn, tmp_path):
 
 
 def test_another_seed_gives_another_run(drrn):
-    drrn = [*drrn, "rl_script_args.num_steps=32", "rl_script_args.tensorboard=false"]
+    drrn = [*drrn, "rl_script_args.num_steps=32"]
     for seed in (1, 2):
         train(make_config([*drrn, f"rl_script_args.seed={seed}"]))
     one, two = (
@@ -347,26 +355,22 @@ def test_bad_input_is_named_with_its_remedy(drrn, job, override, expected):
         job(make_config([*drrn, f"rl_script_args.{override}"]))
 
 
-def test_no_language_model_is_loaded(drrn):
-    """Neither transformers nor lamorel's model side is imported."""
-    code = (
-        "import sys; from tests.experiments.conftest import make_config\n"
-        "from experiments.train_language_agent import train; train(make_config(sys.argv[1:]))\n"
-        "loaded = [name for name in sys.modules if name.split('.')[0] == 'transformers' or name == 'lamorel.caller']\n"
-        "assert not loaded, loaded"
-    )
-    command = [sys.executable, "-c", code, *drrn, "rl_script_args.num_steps=32", "rl_script_args.tensorboard=false"]
-    subprocess.run(command, check=True, cwd=ROOT, env=script_environment())
-
-
 # -- the sentencepiece model ------------------------------------------------------------------------------------------
 
 
 def test_from_the_sentencepiece_model_to_the_test(drrn, tmp_path):
-    """The three scripts as a user runs them; every word that the levels use is one piece of the model."""
+    """The three scripts as a user runs them; every word that the levels use is one piece of the model. Training imports
+    neither transformers nor the model side of lamorel."""
     overrides = [*drrn, "rl_script_args.spm_path=storage/spm.model", "rl_script_args.num_steps=32"]
-    for script in ("make_sentencepiece.py", "train_language_agent.py", "post-training_tests.py"):
-        result = run_script(script, overrides, tmp_path)
+    for script, code in (
+        ("make_sentencepiece.py", []),
+        ("train_language_agent.py", ["-c", NO_LLM]),
+        ("post-training_tests.py", []),
+    ):
+        command = [sys.executable, *code, str(ROOT / "experiments" / script), *overrides]
+        result = subprocess.run(
+            command, cwd=tmp_path, env=script_environment(), capture_output=True, text=True, check=False
+        )
         assert result.returncode == 0, result.stderr
         assert "%|" not in result.stderr
     pieces = SentencePieceProcessor(model_file=str(tmp_path / "storage" / "spm.model"))

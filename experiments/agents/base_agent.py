@@ -78,7 +78,7 @@ class LearningAgent(Protocol):
         """Learn; returns what the logs show of it, under the names of log.csv (absent ones stay empty there)."""
 
     def probabilities(self, states: Sequence[TextState]) -> Any:
-        """(N, A) action probabilities of given states, for distrib.csv."""
+        """(N, A) action probabilities of given states, for distrib.csv; None where it reads no prompts."""
 
     def save(self, folder: Path) -> None:
         """Write weights and optimiser into a folder."""

@@ -148,8 +148,8 @@ class SymbolicPPOAgent(BasePPOAgent):
                 "grad_norm": float(grad_norm),
             }
 
-    def probabilities(self, states: Sequence[TextState]) -> Any:
-        raise NotImplementedError("it does not read prompts")
+    def probabilities(self, states: Sequence[TextState]) -> None:
+        """None: it reads no prompts."""
 
     # -- resume ---------------------------------------------------------------------------------------------------
 

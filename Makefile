@@ -46,7 +46,7 @@ test-slow: $(READY)
 
 # Without chromium and without apt-get or root the tests skip, and say why.
 test-browser: $(READY)
-	@command -v chromium chromium-browser google-chrome google-chrome-stable > /dev/null || \
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name; done | grep -q . || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium > /dev/null; } || \
 	  echo "chromium could not be installed"

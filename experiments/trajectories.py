@@ -43,6 +43,8 @@ def export_trajectories(rl: RLScriptArgs, agent: BaseAgent, folder: Path, facts:
     """
     folder.mkdir(parents=True, exist_ok=True)
     prefix = export_prefix(agent.name)
+    # until the end it tells of none: what a kill leaves, files of this export and of one before, is not taken for whole
+    _write_record(folder / f"{prefix}.json", facts, 0)
     transitions = islice(_transitions(rl, agent), rl.num_steps)
     written: list[Path] = []
     while part := list(islice(transitions, TRANSITIONS_PER_FILE)):
@@ -56,8 +58,12 @@ def export_trajectories(rl: RLScriptArgs, agent: BaseAgent, folder: Path, facts:
     for path in folder.glob(f"{prefix}_*.npy"):
         if path not in written and re.fullmatch(rf"{prefix}_(prompts|actions)_\d+\.npy", path.name):
             path.unlink()
-    write_atomically(folder / f"{prefix}.json", json.dumps({**facts, "transitions": rl.num_steps}, indent=1))
+    _write_record(folder / f"{prefix}.json", facts, rl.num_steps)
     return written
+
+
+def _write_record(path: Path, facts: dict[str, Any], transitions: int) -> None:
+    write_atomically(path, json.dumps({**facts, "transitions": transitions}, indent=1))
 
 
 def _transitions(rl: RLScriptArgs, agent: BaseAgent) -> Iterator[Transition]:

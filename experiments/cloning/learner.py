@@ -44,13 +44,15 @@ class Learner:
         self.accelerator = accelerator
         self.per_device_batch_size = options.per_device_batch_size
         source = options.model_dir if folder is None else str(folder)
-        model, encoder, args = load(source, accelerator.device)
+        model, encoder, args = load(
+            source, accelerator.device, add_bos=options.add_bos, candidate_prefix=options.candidate_prefix
+        )
         self.loss = CloningLoss(model, encoder, args)
         self.parallel = accelerator.prepare(self.loss)  # DistributedDataParallel with several processes
         self.optimizer = torch.optim.AdamW(self.loss.parameters(), lr=options.lr, weight_decay=0.0)
-        self.schedule = get_cosine_schedule_with_warmup(
-            self.optimizer, num_warmup_steps=math.ceil(options.warmup_share * steps), num_training_steps=steps
-        )
+        # the first step of a warm-up has a learning rate of 0, so that the only step of a run must not be one
+        warmup = min(math.ceil(options.warmup_share * steps), steps - 1)
+        self.schedule = get_cosine_schedule_with_warmup(self.optimizer, warmup, steps)
         if folder is not None:
             state = torch.load(folder / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
             self.optimizer.load_state_dict(state["optimizer"])
@@ -136,13 +138,19 @@ class Learner:
         torch.save(state, folder / OPTIMIZER_FILE)
 
 
-def load(source: str, device: torch.device) -> tuple[Any, TextEncoder, LLMArgs]:
+def load(
+    source: str, device: torch.device, *, add_bos: bool = False, candidate_prefix: str = "none"
+) -> tuple[Any, TextEncoder, LLMArgs]:
     """The model of a folder or hub id in fp32, adapters merged into its weights, its tokenizer, and lamorel's settings.
+
+    Args:
+        add_bos, candidate_prefix: lamorel's keys of these names (`TextEncoder`).
 
     Raises:
         UserError, LamorelConfigError: it cannot be loaded.
     """
-    args = parse_config({"llm_args": {"model_path": source}}).llm_args
+    texts = {"add_bos": add_bos, "candidate_prefix": candidate_prefix}
+    args = parse_config({"llm_args": {"model_path": source, **texts}}).llm_args
     config = read_any_config(args)
     args = replace(args, model_type=model_type_of(config))
     encoder = TextEncoder(load_tokenizer(args), add_bos=args.add_bos, candidate_prefix=args.candidate_prefix)

@@ -31,6 +31,8 @@ class CloningOptions:
     log_every: int
     checkpoint_every: int
     dtype: str
+    add_bos: bool
+    candidate_prefix: str
 
     def total_batch(self, processes: int) -> int:
         """Pairs per gradient step."""
@@ -51,6 +53,8 @@ class CloningOptions:
             "eval_every": self.eval_every,
             "log_every": self.log_every,
             "dtype": self.dtype,
+            "add_bos": self.add_bos,
+            "candidate_prefix": self.candidate_prefix,
         }
 
 
@@ -65,13 +69,13 @@ def parse_arguments(arguments: Sequence[str] | None, description: str | None) ->
     # fmt: off
     add = parser.add_argument
     must: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}  # SUPPRESS: no default in the help
-    add("--data_dir", type=Path, **must, help="folder of the exported files, logs/ID/test/LEVEL")
+    add("--data_dir", type=_path, **must, help="folder of the exported files, logs/ID/test/LEVEL")
     add("--file_name", choices=("trajectories", "bot_trajectories"), default="trajectories",
         help="whose: of the trained agent, or of the bot")
     add("--file_id", default="all", help="files to read: one number, a range such as 0-12, or all")
     add("--model_dir", **must,
         help="model to start from: a Hugging Face folder, a checkpoint models/ID/last, or a hub id")
-    add("--output_dir", type=Path, **must, help="folder of the cloned model: a new one, or of a run to resume")
+    add("--output_dir", type=_path, **must, help="folder of the cloned model: a new one, or of a run to resume")
     add("--per_device_batch_size", type=_count, default=16, help="pairs per forward and process")
     add("--gradient_accumulation_steps", type=_count, default=4, help="forwards per gradient step and process")
     add("--seed", type=_seed, default=1, help="of the order of the pairs")
@@ -88,6 +92,10 @@ def parse_arguments(arguments: Sequence[str] | None, description: str | None) ->
     add("--checkpoint_every", type=_count, default=250, help="gradient steps from one checkpoint to the next")
     add("--dtype", choices=("fp32", "bf16"), default="fp32",
         help="precision of forward and backward; weights, optimizer and loss are fp32")
+    add("--add_bos", action="store_true",
+        help="begin every prompt with the tokenizer's BOS, for a model that is to act with llm_args.add_bos=true")
+    add("--candidate_prefix", choices=("none", "space", "auto"), default="none",
+        help="what stands before every action, the llm_args.candidate_prefix that the model is to act with")
     # fmt: on
     return CloningOptions(**vars(parser.parse_args(arguments)))
 
@@ -105,6 +113,11 @@ def _number(convert: type, fits: Callable[[Any], bool], expected: str) -> Callab
         return value
 
     return parse
+
+
+def _path(text: str) -> Path:
+    """A path; of --option=~/folder the shell leaves the ~."""
+    return Path(text).expanduser()
 
 
 _count = _number(int, lambda value: value >= 1, "a whole number of at least 1")

@@ -52,6 +52,8 @@ class RunFolder:
         Raises:
             UserError: another process is at it, or it holds something else or a run with other settings.
         """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{OTHER} {self.folder} is a file: give a new folder")
         if self._record() is None and self.folder.exists():
             visible = [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
             others = sorted(name for name in visible if name != CHECKPOINTS)
@@ -108,10 +110,13 @@ class RunFolder:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _record(self) -> dict[str, Any] | None:
+        path = self.folder / RECORD
         try:
-            return json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+            return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read ({error}): put back a copy, or give another {OTHER}") from error
 
     def _write_record(self, **entries: Any) -> None:
         record = {**entries, "settings": self.settings, "provenance": provenance()}

@@ -108,6 +108,14 @@ def test_the_schedule(data, tiny_models, tmp_path):
     assert [row["lr"] for row in rows(tmp_path / "out")] == pytest.approx([1e-3 * share for share in expected])
 
 
+def test_the_only_step_of_a_run_learns(data, tiny_models, tmp_path):
+    run(data, tiny_models / "t5", tmp_path / "out", train_transitions=12, eval_transitions=1)
+    [row] = rows(tmp_path / "out")
+    assert (row["step"], row["lr"]) == (1, 1e-2)
+    start = weights(tiny_models / "t5")
+    assert any(not torch.equal(tensor, start[name]) for name, tensor in weights(tmp_path / "out").items())
+
+
 @pytest.mark.parametrize(("size", "accumulation"), [(12, 1), (1, 12)])
 def test_accumulated_forwards_are_one_batch(straight, data, tiny_models, tmp_path, size, accumulation):
     out = tmp_path / "out"
@@ -224,6 +232,8 @@ def test_another_run_does_not_take_the_folder(straight, data, tiny_models, tmp_p
         run(data, tiny_models / "t5", out, seed=2, lr=1e-3)
     with pytest.raises(UserError, match=r"\(data\.sha256, data\.transitions\)"):
         run(data, tiny_models / "t5", out, file_id="0")
+    with pytest.raises(UserError, match=r"candidate_prefix: was 'none', given 'auto'"):
+        run(data, tiny_models / "t5", out, candidate_prefix="auto")
     with pytest.raises(UserError, match=r"total_batch: was 12, given 16"):
         run(data, tiny_models / "t5", out, gradient_accumulation_steps=4)
     foreign = tmp_path / "foreign"
@@ -232,6 +242,11 @@ def test_another_run_does_not_take_the_folder(straight, data, tiny_models, tmp_p
     with pytest.raises(UserError, match=r"--output_dir .*foreign holds thesis\.tex and no cloning\.json"):
         run(data, tiny_models / "t5", foreign)
     assert [path.name for path in foreign.iterdir()] == ["thesis.tex"]
+    with pytest.raises(UserError, match=r"--output_dir .*thesis\.tex is a file: give a new folder"):
+        run(data, tiny_models / "t5", foreign / "thesis.tex")
+    (foreign / "cloning.json").write_text("")
+    with pytest.raises(UserError, match=r"foreign/cloning\.json cannot be read .*: put back a copy, or give another"):
+        run(data, tiny_models / "t5", foreign)
     with CheckpointStore(tmp_path / "busy" / "checkpoints").locked(), pytest.raises(UserError, match="is in use by"):
         run(data, tiny_models / "t5", tmp_path / "busy")
 
@@ -318,6 +333,12 @@ def test_options_that_cannot_be_meant(data, tiny_models, tmp_path, capsys):
             parse_arguments(arguments(data, tiny_models / "t5", tmp_path / "out", **changes), None)
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_paths_begin_at_home(data, tiny_models, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    options = parse_arguments(arguments("~/data", tiny_models / "t5", "~/out"), None)
+    assert (str(options.data_dir), str(options.output_dir)) == ("/home/me/data", "/home/me/out")
 
 
 def test_bad_input_is_one_line(data, tiny_models, tmp_path, monkeypatch, capsys):

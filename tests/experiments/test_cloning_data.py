@@ -1,12 +1,23 @@
 """The files of an export, and what behavioural cloning makes of them."""
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from experiments import trajectories
+from experiments.agents.random_agent import RandomAgent
 from experiments.cloning.data import Transitions, batches, read_transitions, split
+from experiments.environments import check_environment
 from experiments.errors import UserError
+from experiments.trajectories import export_trajectories
+from tests.experiments.conftest import SMALL, make_config
+
+NOTHING_ELSE = [
+    "lamorel_args.llm_args.model_path=none/none", "rl_script_args.saving_path_logs=x",
+    "rl_script_args.saving_path_model=x",
+]  # fmt: skip
 
 
 def write(folder, number, prompts, actions, name="trajectories"):
@@ -61,6 +72,26 @@ def test_all_are_as_many_as_were_exported(folder):
     record.write_text("{")
     with pytest.raises(UserError, match=r"bot_trajectories\.json cannot be read"):
         read_transitions(folder, "bot_trajectories", "all")
+
+
+def test_an_export_is_not_whole_before_its_end(tmp_path, monkeypatch):
+    """A second export, as long as the first, that ends after the first of its two files."""
+    rl = make_config([*SMALL, *NOTHING_ELSE, "rl_script_args.num_steps=12", "rl_script_args.random_agent=true"]).rl
+    check_environment(rl)
+    monkeypatch.setattr(trajectories, "TRANSITIONS_PER_FILE", 6)
+    export_trajectories(rl, RandomAgent(), tmp_path, {})
+    assert len(read_transitions(tmp_path, "trajectories", "all")) == 12
+    monkeypatch.setattr(trajectories, "_transitions", lambda *_: fails_after(8))
+    with pytest.raises(KeyboardInterrupt):
+        export_trajectories(rl, RandomAgent(), tmp_path, {})
+    assert read_transitions(tmp_path, "trajectories", "0").prompts == ["prompt"] * 6  # of the second
+    with pytest.raises(UserError, match=r"tells of 0 pairs, but the files hold 12: an export was interrupted"):
+        read_transitions(tmp_path, "trajectories", "all")
+
+
+def fails_after(count):
+    yield from [SimpleNamespace(prompt="prompt", action="drop")] * count
+    raise KeyboardInterrupt
 
 
 def test_an_export_that_is_not_whole(folder, tmp_path):

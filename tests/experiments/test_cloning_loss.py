@@ -6,11 +6,18 @@ import shutil
 
 import pytest
 import torch
+from accelerate import Accelerator
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
 from transformers import AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from experiments.cloning.learner import load
+from experiments.cloning.data import Transitions
+from experiments.cloning.learner import Learner, load
 from experiments.cloning.loss import CloningLoss
+from experiments.cloning.options import parse_arguments
 from experiments.tiny_llm.vocabulary import word_level_tokenizer
 from lamorel import Caller
 
@@ -38,10 +45,10 @@ def models(tiny_models, tmp_path):
     return tmp_path
 
 
-def lamorel_scores(folder, prompts, actions, scoring):
+def lamorel_scores(folder, prompts, actions, scoring, **texts):
     """Sum of log-likelihoods of the actions, and the number of their tokens, as lamorel gives them."""
     kind = "seq2seq" if folder.name == "t5" else "causal"
-    args = {"model_path": str(folder), "model_type": kind, "scoring": scoring}
+    args = {"model_path": str(folder), "model_type": kind, "scoring": scoring, **texts}
     with Caller({"log_level": "warning", "llm_args": args}) as caller:
         outputs = caller.custom_module_fns(["__score", "__tokens"], prompts, [[action] for action in actions])
     return (float(sum(output[key].sum() for output in outputs)) for key in ("__score", "__tokens"))
@@ -60,6 +67,47 @@ def test_the_loss_is_minus_lamorels_scores_per_token(models, name, scoring):
     assert found.item() / tokens == pytest.approx(-score / tokens, rel=2e-6)
     # an untrained model is not far from the uniform distribution over its vocabulary
     assert found.item() / tokens == pytest.approx(math.log(len(encoder.tokenizer)), abs=1.0)
+
+
+@pytest.fixture(scope="module")
+def byte_level(tmp_path_factory):
+    """A gpt2 without padding token, whose tokenizer tells " drop" from "drop"."""
+    folder = tmp_path_factory.mktemp("byte_level")
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    alphabet = ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=320, special_tokens=["<s>"], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(PROMPTS + [f"{prompt} {action}" for prompt in PROMPTS for action in ACTIONS], trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=tokenizer.get_vocab_size(), n_positions=128, n_embd=32, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "texts", [{}, {"add_bos": True}, {"candidate_prefix": "space"}, {"add_bos": True, "candidate_prefix": "auto"}]
+)
+def test_prompts_and_actions_are_those_that_a_policy_of_these_keys_scores(byte_level, tmp_path, texts):
+    options = parse_arguments(
+        ["--data_dir", "x", "--model_dir", str(byte_level), "--output_dir", str(tmp_path)]
+        + [word for key, value in texts.items() for word in ([f"--{key}"] + [value] * (value is not True))],
+        None,
+    )
+    learner = Learner(Accelerator(cpu=True), options, None, steps=1)
+    loss = learner.loss
+    score, tokens = lamorel_scores(byte_level, PROMPTS, ACTIONS, "reference", **texts)
+    assert sum(map(len, loss.tokens(ACTIONS))) == tokens
+    found = loss(PROMPTS, ACTIONS).item()
+    assert found == pytest.approx(-score, rel=2e-6)
+    assert learner.evaluate(Transitions(PROMPTS, ACTIONS)) == pytest.approx(found / tokens, rel=2e-6)
+    prompt = loss.encoder.tokenizer(PROMPTS[0]).input_ids
+    action = loss.encoder.tokenizer((" " if "candidate_prefix" in texts else "") + ACTIONS[0]).input_ids
+    ids = torch.tensor([[0] * texts.get("add_bos", False) + prompt + action])  # <s> is 0
+    with torch.no_grad():
+        log_p = GPT2LMHeadModel.from_pretrained(byte_level).eval()(ids).logits[0].log_softmax(-1)
+    expected = -log_p[-len(action) - 1 : -1].gather(1, torch.tensor(action)[:, None]).sum()
+    assert loss(PROMPTS[:1], ACTIONS[:1]).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_loss_is_that_of_hugging_face(tiny_models):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -305,3 +306,19 @@ def test_an_installation_brings_the_page(tmp_path):
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
     packaged = {path.name for path in (tmp_path / "experiments" / "viewer").iterdir() if path.suffix != ".py"}
     assert {"page.html", "page.css", "page.js"} <= packaged
+
+
+@pytest.mark.parametrize(("browser", "installs"), [("google-chrome", False), (None, True)])
+def test_make_test_browser_installs_none_beside_one(tmp_path, browser, installs):
+    """In a world of these programs only, whose apt-get notes that it was called."""
+    programs = tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    (tmp_path / "venv" / ".installed").touch()
+    for name, body in {"apt-get": f"echo >> {tmp_path}/called", "id": "echo 0", "python": "", browser: ""}.items():
+        if name is not None:
+            (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+            (programs / name).chmod(0o755)
+    (programs / "grep").symlink_to(shutil.which("grep"))
+    command = [shutil.which("make"), "test-browser", f"VENV={tmp_path / 'venv'}"]
+    subprocess.run(command, cwd=ROOT, env={"PATH": str(programs)}, check=True, capture_output=True, timeout=20)
+    assert (tmp_path / "called").exists() == installs

@@ -15,10 +15,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -37,14 +37,17 @@ from experiments.hydra_script import hydra_script
 from experiments.playing import EpisodeResult
 from experiments.trajectories import export_prefix, export_trajectories
 from lamorel import is_llm_process
+from lamorel.config import LamorelConfigError
 
 if TYPE_CHECKING:
     from experiments.agents.ppo.llm_policy import LLMPolicy
+    from experiments.agents.ppo.llm_test_agent import LLMTestAgent
     from lamorel import Caller
 
 logger = logging.getLogger("glam")
 
-# What makes a policy of the LLM's scores, and what else decides a test's outcome: neither is in the experiment id.
+# What makes a policy of the LLM's scores, what else decides a test's outcome, and which LLM it is: the experiment id
+# names none of these.
 POLICY_SETTINGS = (
     "rl_script_args.score_rule",
     "rl_script_args.temperature",
@@ -62,9 +65,18 @@ TEST_SETTINGS = (
     "rl_script_args.max_episode_steps",
     "rl_script_args.stop_rule",
     "rl_script_args.new_action_space",
+)
+LLM_SETTINGS = (
+    *POLICY_SETTINGS,
     "rl_script_args.im_path",
     "lamorel_args.llm_args.model_path",
+    "lamorel_args.llm_args.dtype",
+    "lamorel_args.llm_args.load_in_4bit",
+    "lamorel_args.llm_args.load_in_8bit",
 )
+LLM_AGENTS = ("trained", "zero-shot", "cloned")  # of agent_label
+LOAD_TRIES = 5
+Loaded = TypeVar("Loaded")
 
 
 def run_tests(config: Config) -> None:
@@ -142,19 +154,27 @@ def refuse_other_results(path: Path, facts: dict[str, Any]) -> None:
         path: the json beside the results, which holds the facts of those that are there.
 
     Raises:
-        UserError: they are of another agent or of other settings.
+        UserError: they are of another agent or of other settings, or the json is damaged.
     """
     if not path.exists():
         return
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    if stored["agent"] != facts["agent"]:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored_agent, stored_config = stored["agent"], dict(stored["config"])
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} holds results of the agent {stored['agent']!r}, not {facts['agent']!r}: give "
+            f"{path} cannot be read ({error!r}), so it is not known whose results it describes: remove it to have "
+            "them replaced"
+        ) from error
+    if stored_agent != facts["agent"]:
+        raise UserError(
+            f"{path} holds results of the agent {stored_agent!r}, not {facts['agent']!r}: give "
             "rl_script_args.name_model or name_experiment another name"
         )
     # the checkpoint is found by its experiment's name, so that the results are what must move
     elsewhere = "another rl_script_args.saving_path_logs"
-    check_same_settings(stored["config"], facts["config"], (*POLICY_SETTINGS, *TEST_SETTINGS), path, elsewhere)
+    of_llm = LLM_SETTINGS if facts["agent"] in LLM_AGENTS else ("rl_script_args.prompter",)  # others read no LLM's keys
+    check_same_settings(stored_config, facts["config"], (*TEST_SETTINGS, *of_llm), path, elsewhere)
 
 
 def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int | None]:
@@ -167,22 +187,59 @@ def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int |
         return BotAgent(), None
     if config.agent == "random":
         return RandomAgent(), None
-    checkpoint = None
-    if not (config.agent == "llm" and (config.rl.zero_shot or config.rl.im_learning)):
-        checkpoint = trained_checkpoint(config, paths)
-        logger.info("testing the checkpoint %s", checkpoint)
-    update = None if checkpoint is None else read_trainer(checkpoint)["update"]
+    if config.agent == "llm" and (config.rl.zero_shot or config.rl.im_learning):
+        return make_llm_agent(config), None
+    first = trained_checkpoint(config, paths)  # what is wrong with it is said before torch is imported
+    logger.info("testing the checkpoint %s", first)
     if config.agent == "symbolic":
-        assert checkpoint is not None
         from experiments.symbolic_side import make_symbolic_agent
 
-        return make_symbolic_agent(config, checkpoint), update
+        return load_settled(config, paths, first, lambda checkpoint: make_symbolic_agent(config, checkpoint))
     if config.agent == "drrn":
-        assert checkpoint is not None
         from experiments.drrn_side import make_drrn_test_agent
 
-        return make_drrn_test_agent(config, checkpoint), update
-    return make_llm_agent(config, checkpoint), update
+        return load_settled(config, paths, first, lambda checkpoint: make_drrn_test_agent(config, checkpoint))
+    agent = make_llm_agent(config, trained=True)
+    try:
+        _, update = load_settled(config, paths, first, lambda checkpoint: agent.caller.load(str(checkpoint)))
+    except BaseException:
+        agent.close()
+        raise
+    return agent, update
+
+
+def load_settled(
+    config: Config, paths: ExperimentPaths, checkpoint: Path, load: Callable[[Path], Loaded]
+) -> tuple[Loaded, int]:
+    """What `load` makes of one checkpoint, and its update; repeated while a training that runs replaces it meanwhile.
+
+    Raises:
+        UserError: it was replaced every time.
+    """
+    for _ in range(LOAD_TRIES):
+        update = _update_of(checkpoint)
+        try:
+            loaded = load(checkpoint)
+        except Exception:  # whatever the reader makes of files of two checkpoints, or of none
+            if _update_of(checkpoint) == update:
+                raise
+        else:
+            if update is not None and _update_of(checkpoint) == update:
+                return loaded, update
+        logger.info("%s was replaced while it was read: reading the new one", checkpoint)
+        checkpoint = trained_checkpoint(config, paths)
+    raise UserError(
+        f"{checkpoint} was replaced {LOAD_TRIES} times while it was read: test when the training is done, or train "
+        "with a higher rl_script_args.checkpoint_every"
+    )
+
+
+def _update_of(checkpoint: Path) -> int | None:
+    """The update of a checkpoint, None in the moment in which it makes room for the next."""
+    try:
+        return int(read_trainer(checkpoint)["update"])
+    except FileNotFoundError:
+        return None
 
 
 def trained_checkpoint(config: Config, paths: ExperimentPaths) -> Path:
@@ -207,19 +264,12 @@ def trained_checkpoint(config: Config, paths: ExperimentPaths) -> Path:
     return checkpoint
 
 
-def make_llm_agent(config: Config, checkpoint: Path | None) -> BaseAgent:
-    """The LLM as it is, cloned, or as a checkpoint has it."""
+def make_llm_agent(config: Config, *, trained: bool = False) -> LLMTestAgent:
+    """The LLM as it is, or cloned; where it is trained its checkpoint is still to be loaded."""
     from experiments.agents.ppo.llm_test_agent import LLMTestAgent
 
     policy, caller = make_test_caller(config)
-    agent = LLMTestAgent(caller, policy, trained=checkpoint is not None)
-    if checkpoint is not None:
-        try:
-            caller.load(str(checkpoint))
-        except BaseException:
-            agent.close()
-            raise
-    return agent
+    return LLMTestAgent(caller, policy, trained=trained)
 
 
 def make_test_caller(config: Config) -> tuple[LLMPolicy, Caller]:
@@ -229,7 +279,14 @@ def make_test_caller(config: Config) -> tuple[LLMPolicy, Caller]:
 
     seed_everything(config.rl)
     policy = make_policy(config.rl)
-    return policy, make_caller(with_cloned_model(config), policy)
+    try:
+        return policy, make_caller(with_cloned_model(config), policy)
+    except LamorelConfigError as error:
+        if not config.rl.im_learning:
+            raise
+        # the key that the user gave
+        message = str(error).replace("lamorel_args.llm_args.model_path", "rl_script_args.im_path")
+        raise UserError(message.replace("another model_path", "another im_path")) from error
 
 
 def with_cloned_model(config: Config) -> Config:

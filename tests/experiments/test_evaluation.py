@@ -1,6 +1,7 @@
 """Test episodes are fixed beforehand, whatever plays them and in how many environments."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ import pytest
 import babyai_text
 from experiments.agents.bot import BotAgent
 from experiments.agents.random_agent import RandomAgent
+from experiments.checkpoint import TRAINER, read_trainer
 from experiments.environments import check_environment
 from experiments.errors import UserError
 from experiments.evaluation import evaluate, write_results
 from experiments.experiment_paths import ExperimentPaths
 from experiments.other_goal import OtherGoal, other_mission
-from experiments.post_training_tests import make_agent, run_tests
+from experiments.post_training_tests import load_settled, make_agent, run_tests
 from experiments.results.intervals import bootstrap_mean, wilson
 from experiments.results.loading import load_tests
 from experiments.results.runs import find_runs
@@ -157,6 +159,82 @@ def test_results_of_other_settings_are_not_replaced(small):
         run_tests(make_config([*small, "rl_script_args.max_episode_steps=9"]))
 
 
+@pytest.mark.parametrize("content", ["", '{"agent": "zero-shot", "con', "[]", '{"agent": "zero-shot"}'])
+def test_a_damaged_record_is_named(small, content):
+    config = make_config([*small, "rl_script_args.random_agent=true"])
+    record = ExperimentPaths.of(config).test_folder(config.rl.name_environment) / "episodes" / f"{TEST}.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(content)
+    with pytest.raises(UserError, match=rf"{TEST}\.json cannot be read .*: remove it"):
+        run_tests(config)
+
+
+def test_agents_without_an_llm_depend_on_none_of_its_settings(small):
+    random = [*small, "rl_script_args.random_agent=true"]
+    run_tests(make_config(random))
+    of_the_llm = ["lamorel_args.llm_args.model_path=another", "rl_script_args.score_rule=token"]
+    run_tests(make_config([*random, *of_the_llm]))
+    with pytest.raises(UserError, match=r"another configuration \(rl_script_args\.max_episode_steps\)"):
+        run_tests(make_config([*random, "rl_script_args.max_episode_steps=9"]))
+
+
+def test_the_precision_of_the_llm_is_a_setting_of_its_results(small):
+    run_tests(make_config(small))
+    with pytest.raises(UserError, match=r"another configuration \(lamorel_args\.llm_args\.dtype\)"):
+        run_tests(make_config([*small, "lamorel_args.llm_args.dtype=bf16"]))
+
+
+def test_a_cloned_model_that_is_none_is_named_by_its_key(small, tiny_models, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path, message in (("empty", "holds no config.json"), (tiny_models / "llama", "choose another im_path")):
+        cloned = ["rl_script_args.im_learning=true", f"rl_script_args.im_path={tmp_path / path}"]
+        with pytest.raises(UserError, match=message) as error:
+            run_tests(make_config([*small, *cloned]))
+        assert "lamorel_args.llm_args.model_path" not in str(error.value)
+
+
+class TrainingBeside:
+    """Stands for a training that writes a checkpoint while the tests read the one before."""
+
+    def __init__(self, checkpoint, times):
+        self.checkpoint, self.times, self.reads = checkpoint, times, []
+
+    def __call__(self, checkpoint):
+        before = read_trainer(checkpoint)["update"]
+        self.reads.append(before)
+        if len(self.reads) <= self.times:
+            (checkpoint / TRAINER).write_text(json.dumps({"update": before + 1}))
+        return before
+
+
+@pytest.mark.parametrize("times", [0, 1, 4, 5])
+def test_a_checkpoint_that_a_training_replaces_is_read_again(small, tmp_path, monkeypatch, times):
+    """What is tested is one checkpoint, and the update that the results name is its own."""
+    config = make_config([*small, "rl_script_args.zero_shot=false"])
+    (tmp_path / TRAINER).write_text('{"update": 7}')
+    monkeypatch.setattr("experiments.post_training_tests.trained_checkpoint", lambda config, paths: tmp_path)
+    load = TrainingBeside(tmp_path, times)
+    if times < 5:
+        assert load_settled(config, None, tmp_path, load) == (7 + times, 7 + times)
+        assert load.reads == [7 + i for i in range(times + 1)]
+    else:
+        with pytest.raises(UserError, match="was replaced 5 times while it was read"):
+            load_settled(config, None, tmp_path, load)
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_not_read_again(small, tmp_path):
+    (tmp_path / TRAINER).write_text('{"update": 7}')
+    tries = []
+
+    def load(checkpoint):
+        tries.append(checkpoint)
+        raise ValueError("another shape")
+
+    with pytest.raises(ValueError, match="another shape"):
+        load_settled(make_config(small), None, tmp_path, load)
+    assert len(tries) == 1
+
+
 def test_every_run_has_its_own_row(small, tmp_path):
     """Another model, and other action names, are not pooled with the first; the seeds of one run are."""
     renamed = ["rl_script_args.modified_action_space=true", "rl_script_args.new_action_space=[a,b,c,d,e,f]"]
@@ -168,7 +246,7 @@ def test_every_run_has_its_own_row(small, tmp_path):
     assert sorted(zip(table.test, table.episodes, strict=True)) == [
         ("no modification", 6),
         ("no modification", 12),
-        ("no modification newactions", 6),
+        ("no modification, actions named a b c d e f", 6),
     ]
 
 

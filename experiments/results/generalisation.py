@@ -89,7 +89,8 @@ def generalisation_table(
         keys |= set(PAPER)
         labels = {test.label for test in of_table}
         absent = [label for label in paper.GENERALISATION[NO_CHANGE] if label not in labels]
-        missing.extend(f"generalisation: no test of the paper's agent {label}" for label in absent)
+        if absent:
+            missing.append(f"generalisation: no test of the paper's agents {', '.join(absent)}")
     cells: dict[tuple, dict[int, np.ndarray]] = {}
     for test in of_table:
         success = test.episodes.success.to_numpy(dtype=float)
@@ -100,14 +101,27 @@ def generalisation_table(
         reference = next(
             (c for (k, o), c in cells.items() if o == owner and row_name(k, training_level) == NO_CHANGE), {}
         )
+        lacking: dict[int, list[str]] = {}  # seed -> tests without a result
         for key in sorted(keys, key=lambda key: row_order(key, training_level)):
             name, cell = row_name(key, training_level), cells.get((key, owner), {})
-            lacking = ", ".join(str(seed) for seed in wanted if seed not in cell)
-            if lacking:
-                missing.append(f"generalisation: {title} has no result in '{name}' (seed {lacking})")
+            for seed in wanted:
+                if seed not in cell:
+                    lacking.setdefault(seed, []).append(name)
             published = _published(name, owner, training_level)
             rows.append({"test": name, "agent": title, **_cell(cell, reference), **published})
+        missing.extend(_lacking_lines(title, lacking))
     return pd.DataFrame(rows)
+
+
+def _lacking_lines(title: str, lacking: dict[int, list[str]]) -> list[str]:
+    """A line for all seeds of an agent that lack the same tests."""
+    seeds: dict[tuple[str, ...], list[str]] = {}
+    for seed in sorted(lacking):
+        seeds.setdefault(tuple(lacking[seed]), []).append(str(seed))
+    return [
+        f"generalisation: {title} (seed {', '.join(of)}) has no result in {', '.join(map(repr, names))}"
+        for names, of in seeds.items()
+    ]
 
 
 def _cell(cell: dict[int, np.ndarray], reference: dict[int, np.ndarray]) -> dict[str, object]:

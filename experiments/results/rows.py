@@ -64,11 +64,16 @@ def row_name(key: RowKey, training_level: str) -> str:
     if level != training_level:
         parts.append(LEVELS.get(level_name(level), level_name(level)))
     if actions:
-        parts.append(ACTIONS.get(actions, f"actions named {' '.join(actions)}"))
+        parts.append(actions_name(actions))
     base = test.removesuffix("_test")
     if base != "no_modification":
         parts.append(TESTS.get(base, base.replace("_", " ")))
     return ", ".join(parts) or NO_CHANGE
+
+
+def actions_name(actions: tuple[str, ...]) -> str:
+    """What a test with renamed actions is called."""
+    return ACTIONS.get(actions, f"actions named {' '.join(actions)}")
 
 
 def row_order(key: RowKey, training_level: str) -> tuple[Any, ...]:

@@ -67,7 +67,8 @@ def find_runs(logs: Sequence[Path], globs: Sequence[str], seeds: Sequence[int], 
     selected = [run for run in runs if not seeds or run.seed in seeds]
     for name in sorted({run.name for run in runs}):
         absent = sorted(set(seeds) - {run.seed for run in runs if run.name == name})
-        missing.extend(f"{name}: no run of seed {seed}" for seed in absent)
+        if absent:
+            missing.append(f"{name}: no run of seed {', '.join(map(str, absent))}")
     if not selected:
         given = f" with --seeds {' '.join(map(str, seeds))}" if seeds else ""
         raise UserError(f"--runs {', '.join(globs)}{given}: no run among the folders of {_names(logs)}")

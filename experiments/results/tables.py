@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments.results.intervals import bootstrap_mean, bootstrap_over_seeds, wilson
 from experiments.results.loading import PlayedTest, owner_suffixes
-from experiments.results.rows import row_name, row_order
+from experiments.results.rows import RowKey, actions_name, row_name, row_order
 
 AGENT_ORDER = ("random", "bot", "drrn", "symbolic", "zero-shot", "cloned", "trained")
 TASKS = ("goto", "pickup", "open", "putnext")  # and sequences after them
@@ -31,17 +31,17 @@ def results_table(tests: Sequence[PlayedTest], *, within: int) -> ResultsTable:
         within: steps of the second success column.
     """
     ids, names = owner_suffixes(tests, "run"), owner_suffixes(tests, "name")
-    groups: dict[tuple, list[PlayedTest]] = {}
+    groups: dict[tuple[RowKey, tuple], list[PlayedTest]] = {}
     for test in tests:
-        groups.setdefault((test.level, _test_name(test), test.owner), []).append(test)
+        groups.setdefault((test.key, test.owner), []).append(test)
     rows, short_runs = [], []
-    for (level, name, owner), members in groups.items():
+    for (key, owner), members in groups.items():
         episodes = pd.concat([test.episodes for test in members])
         quick = int(((episodes.success == 1) & (episodes.frames <= within)).sum())
         rows.append(
             {
-                "level": level,
-                "test": name,
+                "level": key.level,
+                "test": _test_name(key),
                 "agent": members[0].agent,
                 "run": members[0].run + ids[owner],
                 "episodes": len(episodes),
@@ -58,11 +58,13 @@ def results_table(tests: Sequence[PlayedTest], *, within: int) -> ResultsTable:
     return ResultsTable(full.loc[order.index], full.assign(run=short_runs).loc[order.index])
 
 
-def _test_name(test: PlayedTest) -> str:
-    name = test.test.removesuffix("_test").replace("_", " ")
-    name += " newactions" if test.actions else ""
-    # the level's name says so only where there is a level of its own
-    return name + (" french" if test.language == "french" and "French" not in test.level else "")
+def _test_name(key: RowKey) -> str:
+    """Different for tests that differ in more than their level."""
+    name = key.test.removesuffix("_test").replace("_", " ")
+    name += f", {actions_name(key.actions)}" if key.actions else ""
+    # of a level of its own the name says the language
+    usual = "french" if "French" in key.level else "english"
+    return name + (f", {key.language}" if key.language != usual else "")
 
 
 def task_table(

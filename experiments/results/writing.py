@@ -33,7 +33,8 @@ def write_table(folder: Path, stem: str, shown: pd.DataFrame, numbers: pd.DataFr
 
 def to_markdown(table: pd.DataFrame) -> str:
     """A Markdown table, its columns padded so that it also reads well as plain text."""
-    cells = [list(table.columns), *([str(value) for value in row] for row in table.itertuples(index=False))]
+    texts = [list(table.columns), *table.itertuples(index=False)]
+    cells = [[str(value).replace("|", r"\|") for value in row] for row in texts]  # a bar would end the cell
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in cells

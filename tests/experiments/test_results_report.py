@@ -91,7 +91,7 @@ def test_every_output(campaign, tmp_path, capsys):
         assert pdf.startswith(b"%PDF-1")
         assert len(pdf) > 8_000, figure
     assert f"missing ({tmp_path / 'out' / 'missing.md'})" not in out
-    assert "no test of the paper's agent DRRN" in "".join(missing)
+    assert "no test of the paper's agents DRRN" in "".join(missing)
 
 
 def test_generalisation_numbers(campaign, tmp_path, capsys):
@@ -202,12 +202,16 @@ def test_missing_things_are_named(campaign, tmp_path, capsys):
     options = ["--runs", "*", "nothing_*", "--seeds", "1", "2", "3", "--strict", "--figures", "probabilities"]
     status, _, missing, _ = report(capsys, [campaign, tmp_path / "gone"], tmp_path / "out", *options)
     assert status == 1
+    every = (
+        "'no change', 'other nouns', 'invented nouns and adjectives', 'pick up A then/after pick up B', "
+        "'synonym actions', 'French, go to'"
+    )
     expected = [
         f"--runs nothing_* matches no folder of {campaign}, {tmp_path / 'gone'}",
         f"--logs {tmp_path / 'gone'}: no such folder",
         f"{campaign / 'notes'}: not the folder of a run, its name does not end in _seed_N",
         "llm: no run of seed 3",
-        "drrn: no run of seed 2",
+        "drrn: no run of seed 2, 3",
         f"{campaign / 'empty_seed_1'}: no test results",
         f"{campaign / 'empty_seed_1' / 'log.csv'}: no such file",
         f"{campaign / 'd16_seed_1' / 'log.csv'}: no such file",
@@ -216,9 +220,12 @@ def test_missing_things_are_named(campaign, tmp_path, capsys):
         f"{campaign / 'llm_seed_2' / 'distrib.csv'}: no such file",
         f"{nouns}: truncated, row 20 is torn",
         f"{nouns}: truncated, 18 of 40 episodes: left out",
-        "generalisation: LLM has no result in 'other nouns' (seed 1, 3)",
-        "generalisation: random has no result in 'French, go to' (seed 2, 3)",
-        "generalisation: no test of the paper's agent DRRN",
+        # one line for the seeds of an agent that lack the same tests
+        "generalisation: LLM (seed 1) has no result in 'other nouns', 'invented nouns and adjectives'",
+        f"generalisation: LLM (seed 3) has no result in {every}",
+        "generalisation: random (seed 2) has no result in 'French, go to'",
+        f"generalisation: random (seed 3) has no result in {every}",
+        "generalisation: no test of the paper's agents DRRN, NPAE",
     ]
     assert [line for line in expected if line not in missing] == []
     assert any(line.startswith(f"{words}: unreadable (JSONDecodeError") for line in missing)
@@ -322,3 +329,41 @@ def test_agents_trained_elsewhere_are_left_out_by_name(campaign, tmp_path, capsy
 def test_options_name_what_can_be_made():
     assert tuple(script.TABLES.split()) == TABLES
     assert set(script.FIGURES.split()) == set(FIGURES)
+
+
+def test_two_sets_of_renamed_actions_are_two_rows(tmp_path, capsys):
+    """They have one file name, and therefore lie below two folders of logs."""
+    second = ["shift_left", "shift_right", "go_ahead", "take", "release", "turn"]
+    for logs, names, successes in (("logs", SYNONYMS, 4), ("more", second, 1)):
+        renamed = {"modified_action_space": True, "new_action_space": names}
+        write_test(tmp_path / logs / "a_seed_1", configuration(1, **renamed), "zero-shot", outcomes(successes, 5))
+    options = ["--tables", "results", "--figures"]
+    report(capsys, [tmp_path / "logs", tmp_path / "more"], tmp_path / "out", *options)
+    table = pd.read_csv(tmp_path / "out" / "results.csv")
+    rates = table["success within the step limit"].str.split().str[0].astype(float)
+    assert dict(zip(table.test, rates, strict=True)) == {
+        "no modification, synonym actions": 0.8,
+        "no modification, synonym actions, second set": 0.2,
+    }
+    assert table.episodes.tolist() == [5, 5]
+
+
+def test_a_level_of_another_language_is_another_row(tmp_path, capsys):
+    for logs, language, successes in (("logs", "french", 4), ("more", "english", 1)):
+        config = configuration(1, language=language)
+        write_test(tmp_path / logs / "a_seed_1", config, "zero-shot", outcomes(successes, 5), level=FRENCH)
+    report(capsys, [tmp_path / "logs", tmp_path / "more"], tmp_path / "out", "--tables", "results", "--figures")
+    assert pd.read_csv(tmp_path / "out" / "results.csv").test.tolist() == [
+        "no modification",
+        "no modification, english",
+    ]
+
+
+def test_a_bar_in_a_name_does_not_end_the_cell(tmp_path, capsys):
+    config = configuration(1, name_model="a|b_50%")
+    write_test(tmp_path / "logs" / "a_seed_1", config, "zero-shot", outcomes(4, 5))
+    report(capsys, [tmp_path / "logs"], tmp_path / "out", "--tables", "results", "--figures")
+    lines = (tmp_path / "out" / "results.md").read_text().splitlines()
+    assert r"a\|b_50%" in lines[2]
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {9}  # of eight columns
+    assert r"a|b\_50\%" in (tmp_path / "out" / "results.tex").read_text()

@@ -27,6 +27,7 @@ from experiments.agents.bot import BotAgent
 from experiments.agents.drrn.vocabulary import check_sentencepiece_model
 from experiments.agents.random_agent import RandomAgent
 from experiments.checkpoint import CheckpointStore, check_same_agent, check_same_settings, read_trainer
+from experiments.cloning.run import check_clone
 from experiments.configuration import Config
 from experiments.device import check_gpu
 from experiments.environments import check_environment
@@ -134,6 +135,8 @@ def validate(config: Config) -> None:
     """What the tests need beyond a valid configuration, checked before torch is imported."""
     if config.agent == "drrn":
         check_sentencepiece_model(config.rl)
+    if config.agent == "llm" and config.rl.im_learning:
+        check_clone(Path(config.rl.im_path).expanduser(), config.resolved)
     check_environment(config.rl)
     if config.agent not in ("bot", "random"):
         check_gpu(config)

@@ -31,6 +31,45 @@ COLUMNS = ("step", "examples", "train_loss", "lr", "eval_loss", "perplexity")
 OTHER = "--output_dir"  # what to change, where a folder is not this run's
 
 
+def read_record(folder: Path, remedy: str) -> dict[str, Any] | None:
+    """cloning.json of a run's folder; None where there is none.
+
+    Args:
+        remedy: what else than a copy would help where it cannot be read.
+    """
+    path = folder / RECORD
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error}): put back a copy, or give {remedy}") from error
+
+
+def check_clone(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a clone that is not finished, or that would read other texts than it was made of.
+
+    Args:
+        folder: rl_script_args.im_path, the folder of a run or any other model.
+        config: the resolved configuration that it is to act with.
+
+    Raises:
+        UserError: see above.
+    """
+    remedy = "another rl_script_args.im_path"
+    record = read_record(folder, remedy)
+    if record is None:
+        return
+    if not record["finished"]:
+        raise UserError(
+            f"rl_script_args.im_path {folder} is not finished: let its clm_behavioral-cloning.py end, or give another"
+        )
+    texts = {"add_bos": False, "candidate_prefix": "none"}  # what runs used before they recorded it
+    stored = {"lamorel_args": {"llm_args": {key: record["settings"].get(key, texts[key]) for key in texts}}}
+    keys = [f"lamorel_args.llm_args.{key}" for key in texts]
+    check_same_settings(stored, config, keys, folder / RECORD, remedy)
+
+
 class RunFolder:
     """One run's folder, for the one process that writes there.
 
@@ -110,13 +149,7 @@ class RunFolder:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _record(self) -> dict[str, Any] | None:
-        path = self.folder / RECORD
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise UserError(f"{path} cannot be read ({error}): put back a copy, or give another {OTHER}") from error
+        return read_record(self.folder, f"another {OTHER}")
 
     def _write_record(self, **entries: Any) -> None:
         record = {**entries, "settings": self.settings, "provenance": provenance()}

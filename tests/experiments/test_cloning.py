@@ -371,6 +371,23 @@ def test_the_script(data, tiny_models, tmp_path, small):
     assert (paths_of(further).models / "last" / "manifest.json").exists()
 
 
+def test_a_clone_is_tested_once_it_is_finished_on_its_own_texts(straight, small, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    record = tmp_path / "clone" / "cloning.json"
+    shutil.copytree(straight / "t5", record.parent)
+    config = make_config([*small, "rl_script_args.im_learning=true", "rl_script_args.im_path='~/clone'"])
+    run_tests(config)
+
+    whole = json.loads(record.read_text())
+    record.write_text(json.dumps(whole | {"finished": False}))
+    with pytest.raises(UserError, match=r"im_path .*/clone is not finished: let its clm_behavioral-cloning\.py end"):
+        run_tests(config)
+    record.write_text(json.dumps(whole | {"settings": whole["settings"] | {"candidate_prefix": "space"}}))
+    message = r"\(lamorel_args\.llm_args\.candidate_prefix\): .* another rl_script_args\.im_path\n.* was 'space', given"
+    with pytest.raises(UserError, match=message):
+        run_tests(config)
+
+
 def test_a_cloned_decoder_only_model_is_tested(straight, small):
     cloned = [f"rl_script_args.im_path={straight / 'llama'}", "lamorel_args.llm_args.model_type=causal"]
     run_tests(make_config([*small, "rl_script_args.im_learning=true", *cloned]))

@@ -7,6 +7,7 @@ a default) and the rules between them.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,15 @@ def parse_config(tree: DictConfig, *, model_exists: bool = True) -> Config:
         "rl_script_args": dataclasses.asdict(rl),
     }
     return Config(rl=rl, lamorel=lamorel, lamorel_tree=tree.lamorel_args, resolved=resolved)
+
+
+def replaced_keys(agent: str, keys: Iterable[str]) -> list[str]:
+    """Of the given full keys those that an agent does not read, as its own section has a key of the same name."""
+    if agent not in ("drrn", "symbolic"):
+        return []
+    shared = {field.name for field in dataclasses.fields(SECTIONS[agent])}
+    shared &= {field.name for field in dataclasses.fields(RLScriptArgs)}
+    return [key for key in keys if key in {f"rl_script_args.{name}" for name in shared}]
 
 
 def _typed(rl_tree: DictConfig) -> RLScriptArgs:

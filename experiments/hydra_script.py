@@ -8,17 +8,20 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.configuration import Config, parse_config
+from experiments.configuration import Config, parse_config, replaced_keys
 from experiments.errors import UserError
 from lamorel.config import LamorelConfigError
+
+logger = logging.getLogger("glam")
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 
@@ -42,7 +45,9 @@ def hydra_script(
         try:
             if symbolic_ppo:
                 tree.rl_script_args.symbolic_ppo = True
-            job(parse_config(tree, model_exists=model_exists))
+            config = parse_config(tree, model_exists=model_exists)
+            warn_of_replaced_keys(config.agent, HydraConfig.get().overrides.task)
+            job(config)
         except user_errors() as error:
             # SystemExit passes through hydra untouched, so that nothing is printed around the message
             sys.exit(fail(str(error)))
@@ -71,6 +76,15 @@ def set_up_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for name in ("glam", "experiments", "lamorel"):
         logging.getLogger(name).setLevel(logging.INFO)
+
+
+def warn_of_replaced_keys(agent: str, overrides: Sequence[str]) -> None:
+    """Say of every key on the command line that the agent does not read which one it reads in its place."""
+    values = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    for key in replaced_keys(agent, values):
+        own = key.replace("rl_script_args.", f"rl_script_args.{agent}.")
+        if values.get(own) != values[key]:
+            logger.warning("%s=%s has no effect on the agent %s, which reads %s", key, values[key], agent, own)
 
 
 def fail(message: str) -> int:

@@ -49,6 +49,8 @@ def make_sentencepiece(config: Config) -> None:
     if not rl.spm_path:
         raise UserError("rl_script_args.spm_path='': give the file to write, e.g. storage/sentencepiece.model")
     target = Path(rl.spm_path).expanduser()
+    if target.is_dir():
+        raise UserError(f"rl_script_args.spm_path={target} is a folder: give the file to write")
     check_environment(rl)
     make_writable_folder(target.parent, "rl_script_args.spm_path")
     prompts = list(dict.fromkeys(generated_prompts(rl)))

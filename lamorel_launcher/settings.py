@@ -10,13 +10,14 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from lamorel.config import LamorelConfig, LamorelConfigError, parse_config
 
 ARGS_KEY = "lamorel_args.accelerate_args"
 PATH_KEY = "rl_script_args.path"
+MODEL_KEY = "lamorel_args.llm_args.model_path"
 _USAGE = "python -m lamorel_launcher.launch --config-path DIR --config-name NAME rl_script_args.path=SCRIPT [overrides]"
 
 # The flags that mean something where neither the processes nor the devices are accelerate's to choose.
@@ -114,6 +115,9 @@ def _with_config_file(lamorel_args: DictConfig) -> dict[str, Any]:
     """`lamorel_args` in plain containers, where accelerate's own file fills in what accelerate_args leave open."""
     try:
         plain = OmegaConf.to_container(lamorel_args, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        unless = ", or n_llm_processes=0 where none is used" if error.full_key == MODEL_KEY else ""
+        raise LamorelConfigError(f"{error.full_key} is required: give it{unless}") from error
     except OmegaConfBaseException as error:
         raise LamorelConfigError(f"lamorel_args: {' '.join(str(error).split())}") from error
     assert isinstance(plain, dict)

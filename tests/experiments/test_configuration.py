@@ -9,6 +9,7 @@ from experiments.configuration import SECTIONS, RLScriptArgs
 from experiments.environments import check_environment, make_envs
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths, experiment_id
+from experiments.hydra_script import warn_of_replaced_keys
 from tests.experiments.conftest import ROOT, make_config
 
 # the released code's defaults, as its README and configuration give them
@@ -38,6 +39,22 @@ def test_every_key_of_the_base_is_typed_and_no_other():
     assert set(tree) == {field.name for field in dataclasses.fields(RLScriptArgs)}
     for name, section in SECTIONS.items():
         assert set(tree[name]) == {field.name for field in dataclasses.fields(section)}, name
+
+
+@pytest.mark.parametrize(
+    ("agent", "overrides", "named"),
+    [
+        ("drrn", ["lr=1", "+rl_script_args.batch_size=8", "epochs=2", "number_envs=8"], ["lr", "batch_size"]),
+        ("symbolic", ["lr=1", "number_envs=8", "nbr_obs=1", "drrn.lr=1"], ["lr", "number_envs"]),
+        ("symbolic", ["number_envs=8", "symbolic.number_envs=8", "lr=1", "symbolic.lr=2"], ["lr"]),
+        ("llm", ["lr=1", "number_envs=8"], []),
+    ],
+)
+def test_keys_that_an_agent_has_a_section_for_are_warned_of(agent, overrides, named, caplog):
+    full = [o if "rl_script_args" in o else f"rl_script_args.{o}" for o in overrides]
+    warn_of_replaced_keys(agent, ["experiment=demo", *full, "~rl_script_args.path"])
+    assert [record.args[0] for record in caplog.records] == [f"rl_script_args.{name}" for name in named]
+    assert all(record.args[3] == f"rl_script_args.{agent}.{n}" for record, n in zip(caplog.records, named, strict=True))
 
 
 @pytest.mark.parametrize(

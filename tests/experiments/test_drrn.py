@@ -291,7 +291,8 @@ def test_pieces(vocabulary):
     assert unknown not in vocabulary.encode("a Ωord of other letters")  # those are bytes
 
 
-def test_a_file_that_is_no_sentencepiece_model(tmp_path):
-    (tmp_path / "spm.model").write_bytes(b"something else")
+@pytest.mark.parametrize("content", [b"something else", b""])
+def test_a_file_that_is_no_sentencepiece_model(tmp_path, content):
+    (tmp_path / "spm.model").write_bytes(content)
     with pytest.raises(UserError, match=r"rl_script_args\.spm_path=.*is no sentencepiece model"):
         Vocabulary(tmp_path / "spm.model")

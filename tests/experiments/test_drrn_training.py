@@ -343,6 +343,7 @@ def test_a_checkpoint_of_another_vocabulary_or_shape_is_refused(drrn, tmp_path):
         (train, "spm_path=nowhere", r"experiments/make_sentencepiece\.py and rl_script_args\.spm_path=nowhere"),
         (run_tests, "spm_path=", r"spm_path='': .* make it with experiments/make_sentencepiece\.py"),
         (making.make_sentencepiece, "spm_path=", "give the file to write"),
+        (making.make_sentencepiece, f"spm_path={ROOT}", "is a folder: give the file to write"),
         (train, "drrn.memory=5", r"drrn\.memory=5: give at least drrn\.batch_size \+ number_envs, 10"),
         (train, "drrn.lr=0", r"rl_script_args\.drrn\.lr=0\.0: give a number above 0"),
         (train, "drrn.discount=1.1", r"rl_script_args\.drrn\.discount=1\.1: give a number above 0 and at most 1"),

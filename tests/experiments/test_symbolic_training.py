@@ -134,12 +134,21 @@ def test_from_another_folder(symbolic, tmp_path):
     relative = ["rl_script_args.saving_path_logs=logs", "rl_script_args.saving_path_model=models"]
     result = run_script(SCRIPT, [*symbolic, *relative, "rl_script_args.num_steps=32"], folder)
     assert result.returncode == 0, result.stderr
-    module = [sys.executable, "-m", "experiments.train_symbolic_ppo", *symbolic, *relative]
+    assert "has no effect" not in result.stderr
+    module = [
+        sys.executable,
+        "-m",
+        "experiments.train_symbolic_ppo",
+        *symbolic,
+        *relative,
+        "rl_script_args.number_envs=8",
+    ]
     environment = {**script_environment(), "PYTHONPATH": ":".join(sys.path)}
     result = subprocess.run(
         module, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert result.returncode == 0, result.stderr
+    assert "rl_script_args.number_envs=8 has no effect on the agent symbolic" in result.stderr
     assert "resumed at update 1" in result.stderr
     assert "update 3 | frames 96" in result.stderr
     assert {path.name for path in folder.iterdir()} == {"logs", "models"}

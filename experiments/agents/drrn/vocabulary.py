@@ -38,6 +38,8 @@ class Vocabulary:
 
         self.model = path.read_bytes()
         try:
+            if not self.model:  # sentencepiece would take it, and fail at the first text
+                raise RuntimeError("it is empty")
             self._pieces = SentencePieceProcessor(model_proto=self.model)
         except RuntimeError as error:
             raise UserError(f"rl_script_args.spm_path={path} is no sentencepiece model: {error}") from error

@@ -118,6 +118,9 @@ def _load_test(stem: Path, trained_in: str | None, missing: list[str]) -> Played
     if len(episodes) < episode_count:
         missing.append(f"{stem}.csv: truncated, {len(episodes)} of {episode_count} episodes: left out")
         return None
+    if len(episodes) > episode_count:  # a kill between the two files of a repeated test
+        missing.append(f"{stem}.csv: {len(episodes)} episodes, but its json tells of {episode_count}: left out")
+        return None
     return PlayedTest(
         path=stem,
         agent=agent,

@@ -28,7 +28,7 @@ def read_probabilities(run: Run, frames: int | None, missing: list[str]) -> pd.D
     if not len(table):
         missing.append(f"{path}: no update in it")
         return None
-    return table
+    return table.astype({"prompt": int})  # read as float where a row lacked its number
 
 
 def probability_figure(table: pd.DataFrame, title: str) -> Figure:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.experiment_paths import make_writable_folder
 from experiments.results import generalisation, sample_efficiency
 from experiments.results.bars import generalisation_bars
 from experiments.results.comparisons import COMPARISONS
@@ -58,8 +59,9 @@ def make_report(selection: Selection) -> list[str]:
         what is missing, a line each.
 
     Raises:
-        UserError: nothing is selected, or two folders claim the same result.
+        UserError: nothing is selected, the output folder cannot be written, or two folders claim the same result.
     """
+    make_writable_folder(selection.output, "--output")
     missing: list[str] = []
     runs = find_runs(selection.logs, selection.runs, selection.seeds, missing)
     of_tests: list[str] = []
@@ -73,7 +75,6 @@ def make_report(selection: Selection) -> list[str]:
         level = generalisation.choose_training_level(runs, tests, selection.training_level)
         columns = generalisation.choose_columns(tests, level, missing)
     titles = _rename(selection.labels, columns.titles, groups)
-    selection.output.mkdir(parents=True, exist_ok=True)
     _test_tables(selection, tests, level, titles, missing)
     _generalisation(selection, tests, level, titles, columns.left_out, missing)
     _curve_tables(selection, groups, missing)

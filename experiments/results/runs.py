@@ -48,6 +48,8 @@ def find_runs(logs: Sequence[Path], globs: Sequence[str], seeds: Sequence[int], 
     """
     folders = set()
     for glob in globs:
+        if not glob or Path(glob).is_absolute():
+            raise UserError(f"--runs {glob!r}: give a glob of experiment ids, and the folder that holds them as --logs")
         found = {folder for root in logs for folder in root.glob(glob) if folder.is_dir()}
         if not found:
             missing.append(f"--runs {glob} matches no folder of {_names(logs)}")
@@ -108,7 +110,8 @@ def read_log(run: Run, frames: int | None, missing: list[str]) -> pd.DataFrame |
             asks for and were not trained are added; the rows that are there are used.
     """
     path = run.folder / "log.csv"
-    log = read_csv(path, ("update", "frames", "success_rate", "return_mean"), missing)
+    of_episodes = ("success_rate", "return_mean")  # empty where none ended in an update
+    log = read_csv(path, ("update", "frames", *of_episodes), missing, may_be_empty=of_episodes)
     if log is None or not len(log):
         if log is not None:
             missing.append(f"{path}: no update in it")
@@ -132,13 +135,16 @@ def read_log(run: Run, frames: int | None, missing: list[str]) -> pd.DataFrame |
     return cut
 
 
-def read_csv(path: Path, columns: Sequence[str], missing: list[str]) -> pd.DataFrame | None:
+def read_csv(
+    path: Path, columns: Sequence[str], missing: list[str], *, may_be_empty: Sequence[str] = ()
+) -> pd.DataFrame | None:
     """A csv file without its torn rows; a missing file, a torn row or a lacking column is added to `missing`.
 
     Args:
         columns: of numbers, which must be there.
+        may_be_empty: those of `columns` in which a cell may hold nothing.
 
-    A row is torn when it has another number of cells than the header, or no end of line.
+    A row is torn when it has another number of cells than the header, no number where one must be, or no end of line.
     """
     if not path.exists():
         missing.append(f"{path}: no such file")
@@ -165,4 +171,7 @@ def read_csv(path: Path, columns: Sequence[str], missing: list[str]) -> pd.DataF
     if no_numbers:
         missing.append(f"{path}: unreadable, column {', '.join(no_numbers)} holds other things than numbers")
         return None
-    return table
+    empty = table[[name for name in columns if name not in may_be_empty]].isna().any(axis=1)
+    if empty.any():
+        missing.append(f"{path}: {int(empty.sum())} rows lack a number, left out")
+    return table[~empty].reset_index(drop=True)

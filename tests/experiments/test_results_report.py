@@ -367,3 +367,39 @@ def test_a_bar_in_a_name_does_not_end_the_cell(tmp_path, capsys):
     assert r"a\|b_50%" in lines[2]
     assert {line.replace(r"\|", "").count("|") for line in lines} == {9}  # of eight columns
     assert r"a|b\_50\%" in (tmp_path / "out" / "results.tex").read_text()
+
+
+def test_options_that_lead_nowhere_are_named(campaign, tmp_path, capsys):
+    for glob in ("", str(campaign / "llm_*")):
+        status, _, _, err = report(capsys, [campaign], tmp_path / "out", "--runs", glob)
+        assert status == 2
+        assert err.startswith(f"error: --runs {glob!r}: give a glob of experiment ids")
+    (tmp_path / "file").write_text("")
+    status, _, _, err = report(capsys, [campaign], tmp_path / "file")
+    assert status == 2
+    assert err.startswith(f"error: --output: cannot write to {tmp_path / 'file'} (File exists)")
+
+
+def test_empty_cells_and_files_of_two_tests_are_named(tmp_path, capsys):
+    """An empty cell is no failed episode, and a csv that is not its json's is nobody's."""
+    folder = tmp_path / "logs" / "a_seed_1"
+    write_training(folder, configuration(1), [None, 0.5], probabilities=[1 / 6] * 6)
+    plain = write_test(folder, configuration(1), "trained", outcomes(2, 5))
+    words = write_test(folder, configuration(1), "trained", outcomes(2, 5), test="no_meaning_words")
+    write_test(folder, configuration(1), "trained", outcomes(2, 5), test="no_meaning_nouns")
+    plain.write_text(plain.read_text().replace(",1,10\n", ",,10\n", 1))
+    words.write_text(words.read_text() + words.read_text().splitlines()[1] + "\n")
+    distrib = folder / "distrib.csv"
+    distrib.write_text(distrib.read_text().replace("\n1,100,1,", "\n1,100,,", 1))
+    options = ["--tables", "results", "--figures", "probabilities"]
+    status, _, missing, _ = report(capsys, [tmp_path / "logs"], tmp_path / "out", *options)
+    assert status == 0
+    assert sorted(missing) == sorted(
+        [
+            f"{plain}: 1 rows lack a number, left out",
+            f"{plain}: truncated, 4 of 5 episodes: left out",
+            f"{words}: 6 episodes, but its json tells of 5: left out",
+            f"{distrib}: 1 rows lack a number, left out",
+        ]
+    )
+    assert pd.read_csv(tmp_path / "out" / "results.csv").test.tolist() == ["no meaning nouns"]

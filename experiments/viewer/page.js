@@ -193,8 +193,11 @@ function show() {
   const position = over ? `end (${step} of ${step})` : `step ${step} of ${steps().length}`;
   element("slider").setAttribute("aria-valuetext", position);
   element("position").textContent = position;
+  const focused = document.activeElement;
   element("previous").disabled = step === 0;
   element("next").disabled = over;
+  // a disabled button would lose the focus, and with it a keyboard's place
+  if (focused?.disabled) element(over ? "previous" : "next").focus();
 }
 
 function goTo(place) {
@@ -247,8 +250,9 @@ const KEYS = {
 
 document.addEventListener("keydown", (event) => {
   if (!(event.key in KEYS) || event.ctrlKey || event.altKey || event.metaKey) return;
-  // a focused button or list keeps its own keys, but for the arrows that step
-  if (event.target.closest("select, button") && !event.key.startsWith("Arrow")) return;
+  // a focused button keeps its own key, and a list all of its own but the arrows that step
+  if (event.key === " " && event.target.closest("button")) return;
+  if (event.target.closest("select") && !event.key.startsWith("Arrow")) return;
   event.preventDefault();
   KEYS[event.key]();
 });

@@ -224,6 +224,29 @@ def test_keys_slider_and_episodes(viewer, episodes):
     assert_shows(viewer, first, 1, replayed(first, 1))
 
 
+def test_keys_after_a_button(viewer, episodes):
+    """A button that was clicked has the focus: all keys but its own still work, and it is not lost at either end."""
+    keys, frames = viewer.page.keyboard, episodes[0].frames
+    viewer.page.locator("#next").click()
+    for key, position in (("End", f"end ({frames} of {frames})"), ("Home", f"step 0 of {frames}")):
+        keys.press(key)
+        assert viewer.text("position") == position
+    keys.press("PageDown")
+    assert viewer.text("reset").startswith("episode 3,")
+    keys.press("PageUp")
+
+    focused = "document.activeElement.id"
+    viewer.page.locator("#next").focus()
+    for _ in range(frames):
+        assert viewer.page.evaluate(focused) == "next"
+        keys.press("Enter")
+    assert viewer.text("position").startswith("end")
+    assert viewer.page.evaluate(focused) == "previous"
+    for _ in range(frames):
+        keys.press("Enter")
+    assert (viewer.text("position"), viewer.page.evaluate(focused)) == (f"step 0 of {frames}", "next")
+
+
 def test_playing_runs_to_the_end_and_starts_again(viewer, episodes):
     frames = episodes[0].frames
     play = viewer.page.locator("#play")

@@ -24,7 +24,7 @@ def test_drrn_learns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         assert import_module("drrn_learns").main() == 1  # not yet better than random
     finally:
         torch.set_num_threads(threads)
-        for name in ("drrn_learns", "report"):
+        for name in ("drrn_learns", "learning", "report"):
             sys.modules.pop(name, None)
     table = (tmp_path / "table.md").read_text()
     assert table in capsys.readouterr().out

@@ -22,7 +22,7 @@ def test_symbolic_learns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         assert import_module("symbolic_learns").main() == 1  # far from 0.9
     finally:
         torch.set_num_threads(threads)
-        for name in ("symbolic_learns", "report"):
+        for name in ("symbolic_learns", "learning", "report"):
             sys.modules.pop(name, None)
     table = (tmp_path / "table.md").read_text()
     assert table in capsys.readouterr().out

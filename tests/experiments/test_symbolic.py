@@ -9,8 +9,9 @@ from torch import nn
 
 from experiments.agents.base_agent import View
 from experiments.agents.ppo.instruction_vocabulary import InstructionVocabulary
+from experiments.agents.ppo.rollout import Samples
 from experiments.agents.ppo.symbolic_network import CHANNELS, FiLMBlock, SymbolicNetwork
-from experiments.agents.ppo.symbolic_policy import SymbolicPolicy, SymbolicView, empty_memory
+from experiments.agents.ppo.symbolic_policy import SymbolicPolicy, SymbolicView, Unrolled, empty_memory
 from experiments.agents.ppo.symbolic_test_agent import SymbolicTestAgent
 from experiments.environments import check_environment
 from experiments.errors import UserError
@@ -325,6 +326,39 @@ def test_statistics_change_after_an_update_only(open_agent, monkeypatch):
         torch.testing.assert_close(
             normalisation.running_mean, 0.9 * mean + 0.1 * maps.mean((0, 2, 3)), atol=1e-5, rtol=1e-4
         )
+
+
+def test_a_gradient_step_worked_out_by_hand(open_agent, monkeypatch):
+    """Two samples of the policy (3/4, 1/4), of entropy 0.562335, and of value 1, through the biases of the last layers.
+
+    sample  action  ratio       A   policy loss          v_old  R  value loss
+    1       0       3/2         2   -1.2 * 2 (clipped)   0.5    3  max((1 - 3)^2, (0.5 + 0.2 - 3)^2) = 5.29
+    2       1       1          -1   1                    1.1    0  max(1, (1.1 - 0.1 - 0)^2) = 1
+    mean                            -0.7                           3.145
+    """
+    settings = ["action_space=[turn_left,turn_right]", "symbolic.lr=0.1", "adam_eps=1", "beta1=0.8", "beta2=0.7"]
+    with open_agent(*(f"rl_script_args.{key}" for key in settings)) as agent:
+        network = agent.policy.network
+        actor, critic = network.actor[2].bias, network.critic[2].bias
+
+        def unroll(views, steps):
+            logits = (actor + torch.tensor([3.0, 1.0]).log()).expand(2, 2)
+            return Unrolled(torch.log_softmax(logits, dim=1), (1 + critic).expand(2), empty_memory())
+
+        monkeypatch.setattr(agent.policy, "unroll", unroll)
+        old_log_probs, rest = torch.tensor([0.5, 0.25]).log(), [[0.5, 1.1], [2.0, -1.0], [3.0, 0.0]]
+        samples = Samples([None] * 2, torch.tensor([0, 1]), old_log_probs, *map(torch.tensor, rest))
+        stats = agent._minibatch_step(samples)
+        assert agent.optimizer.param_groups[0]["betas"] == (0.8, 0.7)
+    assert (stats["policy_loss"], stats["value_loss"], stats["entropy"]) == pytest.approx((-0.7, 3.145, 0.562335))
+    assert stats["loss"] == pytest.approx(-0.7 - 0.01 * 0.562335 + 0.5 * 3.145)
+    assert (stats["clip_fraction"], stats["ratio_error"]) == pytest.approx((0.5, 0.5))
+    # what is clipped has no gradient. value: 0.5 * 2 * 1 / 2 = 0.5; logits: 1 * (-3/4, 3/4) / 2 of the policy, and
+    # 0.01 * p * (log p + entropy) = 0.01 * (0.205990, -0.205990) of the entropy: (-0.372940, 0.372940)
+    assert stats["grad_norm"] == pytest.approx(0.726752, rel=1e-5)  # sqrt(0.25 + 2 * 0.372940^2)
+    # clipped to 0.5, by the factor 0.687993: 0.343996 and 0.256580; Adam's first step is lr * g / (|g| + eps)
+    assert critic.item() == pytest.approx(-0.1 * 0.343996 / 1.343996, rel=1e-4)
+    assert actor.tolist() == pytest.approx([0.1 * 0.256580 / 1.256580, -0.1 * 0.256580 / 1.256580], rel=1e-4)
 
 
 def test_logged_losses_are_means_over_all_minibatches(open_agent, monkeypatch):

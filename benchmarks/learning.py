@@ -1,0 +1,107 @@
+"""What the benchmarks of baselines that learn share: options, keys, tests beside the random policy, table, curve."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import report
+from hydra import compose, initialize_config_dir
+
+from experiments.configuration import Config, parse_config
+from experiments.experiment_paths import ExperimentPaths
+from experiments.hydra_script import CONFIG_DIR
+from experiments.post_training_tests import run_tests
+from experiments.results.intervals import Estimate, wilson
+from experiments.test_results import main as make_report
+
+LEVEL = "BabyAI-GoToRedBallNoDists-v0"
+MOST_MINUTES = 20
+
+
+class Learned(NamedTuple):
+    """A trained agent and the random policy on the same test episodes."""
+
+    agent: Estimate  # success
+    random: Estimate
+    log: pd.DataFrame  # log.csv of the training
+
+    @property
+    def frames(self) -> int:
+        return int(self.log.frames.iloc[-1])
+
+    @property
+    def minutes(self) -> float:
+        return self.log.duration.iloc[-1] / 60
+
+
+def arguments(description: str, *, frames: int, output: str) -> argparse.Namespace:
+    """The command line; `frames` and `output` are defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--frames", type=int, default=frames, help="of training")
+    parser.add_argument("--episodes", type=int, default=500, help="of the test")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--output", type=Path, default=Path(output))
+    parser.add_argument("overrides", nargs="*", help="further keys of configs/base.yaml, as key=value")
+    return parser.parse_args()
+
+
+def configure(args: argparse.Namespace, name: str, keys: Mapping[str, Any]) -> Config:
+    """What the scripts would read.
+
+    Args:
+        name: of the model, in the experiment's id.
+        keys: of `rl_script_args`, beside those that follow from the command line.
+    """
+    rl = {
+        "seed": args.seed,
+        "torch_threads": args.threads,
+        "saving_path_logs": args.output / "logs",
+        "saving_path_model": args.output / "models",
+        "name_model": name,
+        "name_environment": LEVEL,
+        "num_steps": args.frames,
+        "number_episodes": args.episodes,
+        "tensorboard": "false",
+        **keys,
+    }
+    overrides = [
+        "lamorel_args.distributed_setup_args.n_llm_processes=0",
+        *(f"rl_script_args.{key}={value}" for key, value in rl.items()),
+        *args.overrides,
+    ]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return parse_config(compose("base", overrides=overrides))
+
+
+def tested(agent: Config, random: Config) -> Learned:
+    """Test both."""
+    for config in (random, agent):
+        run_tests(config)
+    return Learned(_success(agent), _success(random), pd.read_csv(ExperimentPaths.of(agent).logs / "log.csv"))
+
+
+def _success(config: Config) -> Estimate:
+    folder = ExperimentPaths.of(config).test_folder(LEVEL) / "episodes"
+    episodes = pd.read_csv(folder / "no_modification_test.csv")
+    return wilson(int(episodes.success.sum()), len(episodes))
+
+
+def write_report(args: argparse.Namespace, agent: Config, learned: Learned, rows: Sequence[Sequence[str]]) -> None:
+    """Print the table, and save it and the learning curve below --output; `rows` are the agent's own."""
+    further = [
+        [f"training, minutes (≤ {MOST_MINUTES})", f"{learned.minutes:.1f}"],
+        ["training, frames/s", f"{learned.frames / learned.minutes / 60:.0f}"],
+    ]
+    table = report.table([LEVEL, ""], [["random: success", str(learned.random)], *rows, *further])
+    text = (
+        f"{table}\n\n{report.machine('cpu', args.threads)}. {args.episodes} test episodes, the same for both, 95% "
+        f"Wilson intervals; seed {args.seed}{'; ' + ' '.join(args.overrides) if args.overrides else ''}."
+    )
+    print(text)
+    (args.output / "table.md").write_text(text + "\n", encoding="utf-8")
+    paths = ExperimentPaths.of(agent)
+    options = ["--tables", "--figures", "learning_curve", "--output", str(args.output)]
+    make_report(["--logs", str(paths.logs.parent), "--runs", paths.id, *options])

@@ -57,9 +57,11 @@ def show_episodes(config: Config) -> None:
 
 
 def page_path(config: Config, paths: ExperimentPaths, test: str) -> Path:
-    """One page per agent and test; a later one takes its place."""
-    renamed = "_newactions" if config.rl.modified_action_space else ""
-    return paths.test_folder(config.rl.name_environment) / "pages" / f"{agent_label(config)}_{test}{renamed}.html"
+    """One page per agent, test and language; a later one takes its place."""
+    stem = f"{agent_label(config)}_{test}"
+    stem += "_newactions" if config.rl.modified_action_space else ""
+    stem += "" if config.rl.language == "english" else f"_{config.rl.language}"
+    return paths.test_folder(config.rl.name_environment) / "pages" / f"{stem}.html"
 
 
 def page_facts(config: Config, paths: ExperimentPaths, test: str, update: int | None) -> dict[str, str]:

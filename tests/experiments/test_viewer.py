@@ -322,3 +322,22 @@ def test_make_test_browser_installs_none_beside_one(tmp_path, browser, installs)
     command = [shutil.which("make"), "test-browser", f"VENV={tmp_path / 'venv'}"]
     subprocess.run(command, cwd=ROOT, env={"PATH": str(programs)}, check=True, capture_output=True, timeout=20)
     assert (tmp_path / "called").exists() == installs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["rl_script_args.bot=true"], "bot_no_modification_test.html"),
+        (
+            ["rl_script_args.random_agent=true", "rl_script_args.language=french"],
+            "random_no_modification_test_french.html",
+        ),
+        (
+            ["rl_script_args.modified_action_space=true", "rl_script_args.new_action_space=[a,b,c,d,e,f]"],
+            "zero-shot_no_modification_test_newactions.html",
+        ),
+    ],
+)
+def test_pages_of_other_agents_languages_and_actions_do_not_replace_each_other(small, overrides, name):
+    config = make_config([*small, *overrides])
+    assert page_path(config, ExperimentPaths.of(config), "no_modification_test").name == name

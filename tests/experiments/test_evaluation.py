@@ -144,6 +144,13 @@ def test_the_bot_gives_up_where_it_cannot_plan(small):
     assert [e.success for e in evaluate(config.rl, BotAgent(), TEST)] == [False] * 3
 
 
+def test_a_plan_of_the_bot_that_goes_round_in_circles_ends(small):
+    """In this level minigrid's bot pushes subgoals for ever."""
+    overrides = ["rl_script_args.name_environment=BabyAI-UnlockToUnlock-v0", "rl_script_args.max_episode_steps=30"]
+    rl = make_config([*small, *overrides, "rl_script_args.number_episodes=2"]).rl
+    assert [episode.frames for episode in evaluate(rl, BotAgent(), TEST)] == [30, 30]
+
+
 def test_a_checkpoint_is_tested_with_the_policy_it_was_trained_with(small):
     train(make_config([*small, "rl_script_args.num_steps=32"]))
     run_tests(make_config([*small, "rl_script_args.zero_shot=false"]))

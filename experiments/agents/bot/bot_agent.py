@@ -17,6 +17,19 @@ from experiments.prompters.glam_prompter import CANONICAL_ACTIONS
 logger = logging.getLogger(__name__)
 
 GIVEN_UP = -1  # no action of the environment
+PLAN_LIMIT = 1000  # subgoals pushed for one decision; plans that succeed need some tens
+
+
+class Plan(list[Any]):
+    """The bot's stack of subgoals, which ends a plan that goes round in circles (UnlockToUnlock)."""
+
+    pushed = 0
+
+    def append(self, subgoal: Any) -> None:
+        self.pushed += 1
+        if self.pushed > PLAN_LIMIT:
+            raise AssertionError("the plan does not end")  # as the bot's own code says that it cannot plan
+        super().append(subgoal)
 
 
 class BotAdvice(gym.Wrapper):
@@ -42,6 +55,7 @@ class BotAdvice(gym.Wrapper):
     def _ask(self, *played: int) -> int:
         """The bot's choice; it gives up on what it cannot plan (a few levels, or a box that was opened)."""
         try:
+            self.bot.stack = Plan(self.bot.stack)  # counts anew for every decision
             return int(self.bot.replan(*played))
         except (AssertionError, DisappearedBoxError) as error:
             logger.debug("the bot gives up in %s: %s", self.spec.id if self.spec else self.env, error)

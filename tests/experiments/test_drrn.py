@@ -1,6 +1,9 @@
 """DRRN's parts: network, loss and replay memory, each against a slow or hand-worked counterpart."""
 
+import errno
 import math
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -265,6 +268,22 @@ def test_full_segments_are_linked_and_what_is_read_back_goes_on(tmp_path):
         assert_replays(one, rows)
     again.save(tmp_path / "three", tmp_path / "two")
     assert sorted(path.name for path in (tmp_path / "three").iterdir())[0] == "000006.safetensors"  # from 120 - 60 on
+
+
+def test_segments_are_copied_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    memory, expected = ReplayMemory(60, 2, segment=4), []
+    fill(memory, 5, np.random.default_rng(0), expected)  # 10 transitions: two full segments
+    for previous, name in (("none", "one"), ("one", "two"), ("two", "three")):
+        memory.save(tmp_path / name, tmp_path / previous)
+    shutil.rmtree(tmp_path / "one")
+    again = ReplayMemory(60, 2, segment=4)
+    again.load(tmp_path / "three")
+    again.set_state(memory.get_state())
+    assert_replays(again, expected)
 
 
 def test_a_segment_is_not_linked_to_another_file_of_its_name(tmp_path):

@@ -233,13 +233,20 @@ def test_a_new_episodes_first_observation_is_in_its_prompt(drrn, monkeypatch):
 
 @pytest.mark.parametrize("bootstrap", [False, True])
 def test_a_time_out_is_terminal_unless_it_is_to_be_bootstrapped(drrn, bootstrap, monkeypatch):
-    """Its last state, not the next episode's first, is what it is bootstrapped from; a success never is."""
+    """Its last state, not the next episode's first, is what it is bootstrapped from; a success never is, not even one
+    on the last step, where both flags are set."""
     overrides = [*drrn, f"rl_script_args.bootstrap_timeouts={bootstrap}", "rl_script_args.drrn.memory=1000"]
     with opened(overrides) as run:
         run.resume()
         agent, steps = run.agent, []
         step = agent.envs.step
-        monkeypatch.setattr(agent.envs, "step", lambda actions: steps.append(step(actions)) or steps[-1])
+
+        def late_success(actions):
+            observations, rewards, terminated, truncated, infos = step(actions)
+            steps.append((observations, rewards, terminated, truncated | terminated, infos))
+            return steps[-1]
+
+        monkeypatch.setattr(agent.envs, "step", late_success)
         for _ in range(3):
             agent.collect_rollout()
         ends = {"success": 0, "time-out": 0, "none": 0}
@@ -258,6 +265,7 @@ def test_a_time_out_is_terminal_unless_it_is_to_be_bootstrapped(drrn, bootstrap,
                 newest = "".join(f"{sentence}, " for sentence in source["descriptions"][i])
                 assert f"{newest}Action " in read
                 assert len(transition.next_candidates) == 6
+        assert ends["success"] > 0
         assert ends["time-out"] > 4
         assert ends["none"] > 40
 

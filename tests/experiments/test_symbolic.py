@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from experiments.agents.base_agent import View
@@ -16,7 +17,7 @@ from experiments.agents.ppo.symbolic_test_agent import SymbolicTestAgent
 from experiments.environments import check_environment
 from experiments.errors import UserError
 from experiments.symbolic_side import open_symbolic_agent
-from tests.experiments.conftest import make_config
+from tests.experiments.conftest import ROOT, make_config
 
 MISSIONS = ("go to the red ball", "pick up a key", "put the blue box next to a green ball")
 
@@ -52,6 +53,13 @@ def open_agent(symbolic):
         return open_symbolic_agent(config)
 
     return opened
+
+
+def test_the_published_settings():
+    assert OmegaConf.load(ROOT / "configs" / "base.yaml").rl_script_args.symbolic == {
+        "number_envs": 64, "frames_per_proc": 40, "recurrence": 20, "batch_size": 1280, "epochs": 4, "lr": 1e-4,
+        "discount": 0.99, "gae_lambda": 0.99,
+    }  # fmt: skip
 
 
 # -- the network ------------------------------------------------------------------------------------------------------

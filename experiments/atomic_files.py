@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -14,6 +15,21 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def give_usual_permissions(folder: Path) -> None:
+    """Let every file below `folder` be read and written by whom a new file there would be, as the umask has it.
+
+    safetensors, and so Hugging Face, writes files that their owner alone may read.
+    """
+    new = folder / ".new"
+    new.touch()
+    mode = new.stat().st_mode
+    new.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_mode != mode:
+            with contextlib.suppress(OSError):  # a file system that has none
+                path.chmod(mode)
 
 
 def sync_folder(folder: Path) -> None:

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments.atomic_files import sync_folder, sync_path, write_atomically
+from experiments.atomic_files import give_usual_permissions, sync_folder, sync_path, write_atomically
 from experiments.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class CheckpointStore:
         save_agent(self.next)
         (self.next / TRAINER).write_text(json.dumps(trainer, indent=1), encoding="utf-8")
         (self.next / STATES).write_text(json.dumps(states), encoding="utf-8")
+        give_usual_permissions(self.next)
         sync_folder(self.next)
         write_atomically(self.next / MANIFEST, json.dumps(self._manifest(trainer["update"]), indent=1))
         sync_path(self.next)

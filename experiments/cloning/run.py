@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments.atomic_files import sync_folder, sync_path, write_atomically
+from experiments.atomic_files import give_usual_permissions, sync_folder, sync_path, write_atomically
 from experiments.checkpoint import CheckpointStore, check_same_settings, read_trainer
 from experiments.errors import UserError
 from experiments.provenance import provenance
@@ -138,6 +138,7 @@ class RunFolder:
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir()
         save_model(staged)
+        give_usual_permissions(staged)
         sync_folder(staged)
         # the configuration last: without it nobody takes the folder for a model
         for path in sorted(staged.iterdir(), key=lambda path: path.name == "config.json"):

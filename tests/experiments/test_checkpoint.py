@@ -3,7 +3,9 @@
 import json
 import os
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from experiments import checkpoint as module
 from experiments.checkpoint import CheckpointStore, check_same_config, read_states, read_trainer, verify
@@ -35,6 +37,26 @@ def test_last_and_backup(tmp_path):
     assert weights(store.backup) == "weights of update 2"
     assert (read_trainer(store.last)["update"], read_states(store.last)) == (3, {"update": 3})
     assert not store.next.exists()
+
+
+def test_others_may_read_the_weights_where_the_umask_lets_them(tmp_path):
+    """safetensors writes files of mode 600."""
+
+    def write(folder):
+        (folder / "memory").mkdir()
+        for path in (folder / "model.safetensors", folder / "memory" / "0.safetensors"):
+            save_file({"weight": np.zeros(1)}, path)
+
+    store, before = CheckpointStore(tmp_path / "models"), os.umask(0o027)
+    try:
+        store.save({"update": 1}, {}, write)
+    finally:
+        os.umask(before)
+    files = [path for path in store.last.rglob("*") if path.is_file()]
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o640"}
+    assert {path.name for path in files} == {
+        "model.safetensors", "0.safetensors", "trainer.json", "states.json", "manifest.json",
+    }  # fmt: skip
 
 
 def test_what_is_linked_from_the_last_checkpoint_keeps_its_hash(tmp_path, monkeypatch):

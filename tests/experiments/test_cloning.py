@@ -83,6 +83,8 @@ def test_a_run(straight, data, tiny_models, name, model_type):
     assert expected < 0.5 * scores(tiny_models / name, model_type, held_out)
     record = json.loads((straight / name / "cloning.json").read_text())
     assert record["finished"]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (straight / name).iterdir() if path.is_file()}
+    assert len(set(modes.values())) == 1, modes  # whoever may read the configuration may read the weights
     assert record["eval_loss"] == found[-1]["eval_loss"]
     assert {path.name for path in (straight / name).iterdir()} == {
         "checkpoints", "cloning.json", "config.json", "generation_config.json", "log.csv", "model.safetensors",

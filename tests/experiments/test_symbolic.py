@@ -209,6 +209,12 @@ def test_a_decision_does_not_depend_on_the_others_beside_it():
     assert torch.equal(together.log_probs[6:], together.log_probs[:2])
 
 
+def head(layers, hidden):
+    """Linear, tanh, linear."""
+    first, _, last = layers
+    return last.weight @ torch.tanh(first.weight @ hidden + first.bias) + last.bias
+
+
 def slow_unroll(policy, views, steps):
     """One sequence and one step at a time, every view through the whole network, the LSTM written out."""
     network, count = policy.network, len(views) // steps
@@ -226,9 +232,9 @@ def slow_unroll(policy, views, steps):
             entry, keep, candidate, out = gates.view(4, -1)
             cell = torch.sigmoid(keep) * cell + torch.sigmoid(entry) * torch.tanh(candidate)
             hidden = torch.sigmoid(out) * torch.tanh(cell)
-            logits = network.actor(hidden)
+            logits = head(network.actor, hidden)
             log_probs[t * count + k] = logits - logits.exp().sum().log()
-            values[t * count + k] = network.critic(hidden)[0]
+            values[t * count + k] = head(network.critic, hidden)[0]
     return torch.stack(log_probs), torch.stack(values)
 
 
@@ -476,6 +482,8 @@ def test_a_checkpoint_of_another_shape(tmp_path):
 
 
 def test_the_section_replaces_keys_of_the_same_name(symbolic):
-    rl = make_config([*symbolic, "rl_script_args.symbolic_ppo=true", "rl_script_args.lr=1"]).rl
+    rates = [f"rl_script_args.{key}" for key in ("lr=1", "symbolic.discount=0.5", "symbolic.gae_lambda=0.6")]
+    rl = make_config([*symbolic, "rl_script_args.symbolic_ppo=true", *rates]).rl
     assert (rl.number_envs, rl.frames_per_proc, rl.epochs, rl.batch_size, rl.lr) == (4, 8, 2, 12, 1e-4)
+    assert (rl.discount, rl.gae_lambda) == (0.5, 0.6)
     assert dataclasses.asdict(rl.symbolic)["recurrence"] == 4

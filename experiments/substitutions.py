@@ -13,31 +13,16 @@ NO_MODIFICATION, OTHER_GOAL = "no_modification_test", "other_goal_test"  # these
 
 _NOUNS = {"key": "chair", "ball": "table", "box": "car"}
 _COLOURS = {
-    "red": "vermilion",
-    "green": "jade",
-    "blue": "cyan",
-    "purple": "violet",
-    "yellow": "golden",
-    "grey": "silver",
-}
+    "red": "vermilion", "green": "jade", "blue": "cyan", "purple": "violet", "yellow": "golden", "grey": "silver",
+}  # fmt: skip
 _INVENTED_NOUNS = {"key": "dax", "ball": "xolo", "box": "afze"}
 _INVENTED_COLOURS = {
-    "red": "faze",
-    "green": "jatu",
-    "blue": "croh",
-    "purple": "vurst",
-    "yellow": "gakul",
-    "grey": "sil",
-}
+    "red": "faze", "green": "jatu", "blue": "croh", "purple": "vurst", "yellow": "gakul", "grey": "sil",
+}  # fmt: skip
 _FRENCH_NOUNS = {"clef": "chaise", "balle": "table", "boîte": "voiture"}
 _FRENCH_COLOURS = {
-    "rouge": "vermilion",
-    "verte": "jade",
-    "bleue": "cyan",
-    "violette": "mauve",
-    "jaune": "dorée",
-    "grise": "argent",
-}
+    "rouge": "vermilion", "verte": "jade", "bleue": "cyan", "violette": "mauve", "jaune": "dorée", "grise": "argent",
+}  # fmt: skip
 _FRENCH_INVENTED_NOUNS = dict(zip(_FRENCH_NOUNS, _INVENTED_NOUNS.values(), strict=True))
 _FRENCH_INVENTED_COLOURS = dict(zip(_FRENCH_COLOURS, _INVENTED_COLOURS.values(), strict=True))
 

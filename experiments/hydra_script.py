@@ -26,8 +26,15 @@ logger = logging.getLogger("glam")
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 
 
+# agent -> what selects it, for a script that is of one agent only
+SELECTED_BY = {
+    "symbolic": ("rl_script_args.symbolic_ppo", True),
+    "drrn": ("lamorel_args.distributed_setup_args.n_llm_processes", 0),
+}
+
+
 def hydra_script(
-    job: Callable[[Config], None], *, model_exists: bool = True, symbolic_ppo: bool = False
+    job: Callable[[Config], None], *, model_exists: bool = True, agent: str | None = None
 ) -> Callable[[], None]:
     """Make `main()` of a script out of `job(config)`.
 
@@ -36,15 +43,15 @@ def hydra_script(
 
     Args:
         model_exists: False where the job makes the model that `model_path` names.
-        symbolic_ppo: True sets the key of that name, whatever is given.
+        agent: of `SELECTED_BY`, the one that the script is of, whatever is given.
     """
 
     @functools.wraps(job)
     def task(tree: DictConfig) -> None:
         set_up_logging()  # here, as hydra has just reset it
         try:
-            if symbolic_ppo:
-                tree.rl_script_args.symbolic_ppo = True
+            if agent is not None:
+                OmegaConf.update(tree, *SELECTED_BY[agent])
             config = parse_config(tree, model_exists=model_exists)
             warn_of_replaced_keys(config.agent, HydraConfig.get().overrides.task)
             job(config)

@@ -1,7 +1,6 @@
 """Make the sentencepiece model that DRRN reads through, from prompts of random and of bot episodes.
 
-    python experiments/make_sentencepiece.py lamorel_args.distributed_setup_args.n_llm_processes=0 \\
-        rl_script_args.spm_path=storage/sentencepiece.model \\
+    python experiments/make_sentencepiece.py rl_script_args.spm_path=storage/sentencepiece.model \\
         rl_script_args.saving_path_logs=storage/logs rl_script_args.saving_path_model=storage/models
 
 The prompts are those of every kind of level of babyai_text, in English and in French, with every action that has a name
@@ -131,7 +130,7 @@ def train_sentencepiece(texts: Sequence[str], vocabulary: int) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
-main = hydra_script(make_sentencepiece)
+main = hydra_script(make_sentencepiece, agent="drrn")
 
 if __name__ == "__main__":
     main()

@@ -43,7 +43,7 @@ def validate(config: Config) -> None:
     check_gpu(config)
 
 
-main = hydra_script(train, symbolic_ppo=True)
+main = hydra_script(train, agent="symbolic")
 
 if __name__ == "__main__":
     main()

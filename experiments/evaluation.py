@@ -65,6 +65,18 @@ def summary(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
     return {**totals(episodes), "per_task": {task: totals([e for e in episodes if e.task == task]) for task in tasks}}
 
 
+def result_line(episodes: Sequence[EpisodeResult]) -> str:
+    """The totals of a test, and the success rate of every kind of task where there are several."""
+    totals = summary(episodes)
+    line = (
+        f"success {totals['success_rate']:.3f}, mean return {totals['mean_return']:.3f} over {len(episodes)} episodes"
+    )
+    tasks = totals["per_task"]
+    if len(tasks) < 2:
+        return line
+    return line + " (" + ", ".join(f"{task} {tasks[task]['success_rate']:.3f}" for task in tasks) + ")"
+
+
 def write_results(folder: Path, stem: str, episodes: Sequence[EpisodeResult], facts: dict[str, Any]) -> None:
     """Write a test's files: `return_per_episode/STEM.npy`, `episodes/STEM.csv` and `episodes/STEM.json`.
 

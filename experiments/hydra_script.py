@@ -25,7 +25,6 @@ logger = logging.getLogger("glam")
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 
-
 # agent -> what selects it, for a script that is of one agent only
 SELECTED_BY = {
     "symbolic": ("rl_script_args.symbolic_ppo", True),

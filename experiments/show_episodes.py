@@ -18,10 +18,11 @@ from pathlib import Path
 from experiments.atomic_files import write_atomically
 from experiments.configuration import Config
 from experiments.errors import UserError
+from experiments.evaluation import result_line
 from experiments.experiment_paths import ExperimentPaths
 from experiments.hydra_script import hydra_script
 from experiments.playing import play_episodes
-from experiments.post_training_tests import agent_label, make_agent, result_line, serve, validate
+from experiments.tested_agent import agent_label, make_agent, serve, validate
 from experiments.viewer.page import page_data, render_page
 from experiments.viewer.pictures import Pictures
 from lamorel import is_llm_process

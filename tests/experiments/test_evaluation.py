@@ -15,11 +15,12 @@ from experiments.errors import UserError
 from experiments.evaluation import evaluate, write_results
 from experiments.experiment_paths import ExperimentPaths
 from experiments.other_goal import OtherGoal, other_mission
-from experiments.post_training_tests import load_settled, make_agent, run_tests
+from experiments.post_training_tests import run_tests
 from experiments.results.intervals import bootstrap_mean, wilson
 from experiments.results.loading import load_tests
 from experiments.results.runs import find_runs
 from experiments.results.tables import results_table
+from experiments.tested_agent import load_settled, make_agent
 from experiments.train_language_agent import train
 from tests.experiments.conftest import make_config
 
@@ -219,7 +220,7 @@ def test_a_checkpoint_that_a_training_replaces_is_read_again(small, tmp_path, mo
     """What is tested is one checkpoint, and the update that the results name is its own."""
     config = make_config([*small, "rl_script_args.zero_shot=false"])
     (tmp_path / TRAINER).write_text('{"update": 7}')
-    monkeypatch.setattr("experiments.post_training_tests.trained_checkpoint", lambda config, paths: tmp_path)
+    monkeypatch.setattr("experiments.tested_agent.trained_checkpoint", lambda config, paths: tmp_path)
     load = TrainingBeside(tmp_path, times)
     if times < 5:
         assert load_settled(config, None, tmp_path, load) == (7 + times, 7 + times)

@@ -15,9 +15,10 @@ from experiments.environments import check_environment
 from experiments.evaluation import evaluate
 from experiments.experiment_paths import ExperimentPaths
 from experiments.playing import play_episodes
-from experiments.post_training_tests import make_agent, run_tests
+from experiments.post_training_tests import run_tests
 from experiments.probe_prompts import probe_states
 from experiments.substitutions import SUBSTITUTIONS, TESTS, rewording
+from experiments.tested_agent import make_agent
 from experiments.train_language_agent import train
 from tests.experiments.conftest import make_config
 

@@ -8,7 +8,7 @@ PACKAGES = ("lamorel", "lamorel_launcher", "experiments")
 
 setup(
     name="glam-reproduction",
-    version="0.2.0",
+    version="0.3.0",
     description="GLAM and TWOSOME: language models as policies, trained online by PPO in text environments",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

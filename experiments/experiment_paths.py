@@ -84,7 +84,17 @@ def test_file_stem(config: Config, test: str) -> str:
     rl = config.rl
     return (
         test
-        + ("_newactions" if rl.modified_action_space else "")
+        + _renamed(config)
         + ("_zero_shot" if rl.zero_shot and config.agent == "llm" and not rl.im_learning else "")
         + ("_im" if rl.im_learning else "")
     )
+
+
+def page_stem(config: Config, agent: str, test: str) -> str:
+    """`AGENT_TEST[_newactions][_LANGUAGE]`, the name of a page of episodes; no language is English."""
+    language = "" if config.rl.language == "english" else f"_{config.rl.language}"
+    return f"{agent}_{test}{_renamed(config)}{language}"
+
+
+def _renamed(config: Config) -> str:
+    return "_newactions" if config.rl.modified_action_space else ""

@@ -19,7 +19,7 @@ from experiments.atomic_files import write_atomically
 from experiments.configuration import Config
 from experiments.errors import UserError
 from experiments.evaluation import result_line
-from experiments.experiment_paths import ExperimentPaths
+from experiments.experiment_paths import ExperimentPaths, page_stem
 from experiments.hydra_script import hydra_script
 from experiments.playing import play_episodes
 from experiments.tested_agent import agent_label, make_agent, serve, validate
@@ -59,10 +59,9 @@ def show_episodes(config: Config) -> None:
 
 def page_path(config: Config, paths: ExperimentPaths, test: str) -> Path:
     """One page per agent, test and language; a later one takes its place."""
-    stem = f"{agent_label(config)}_{test}"
-    stem += "_newactions" if config.rl.modified_action_space else ""
-    stem += "" if config.rl.language == "english" else f"_{config.rl.language}"
-    return paths.test_folder(config.rl.name_environment) / "pages" / f"{stem}.html"
+    return (
+        paths.test_folder(config.rl.name_environment) / "pages" / f"{page_stem(config, agent_label(config), test)}.html"
+    )
 
 
 def page_facts(config: Config, paths: ExperimentPaths, test: str, update: int | None) -> dict[str, str]:

@@ -17,7 +17,6 @@ import logging
 import math
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 
 from experiments.atomic_files import give_usual_permissions, sync_folder, sync_path, write_atomically
 from experiments.errors import UserError
+from experiments.run_record import process_name
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class CheckpointStore:
                     + self.remedy
                 ) from None
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.write(process_name())
             file.flush()
             yield
 

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.configuration import Config, parse_config, replaced_keys
 from experiments.errors import UserError
+from experiments.stopping import STOPPED, Stopped, listen_for_stop
 from lamorel.config import LamorelConfigError
 
 logger = logging.getLogger("glam")
@@ -38,7 +39,8 @@ def hydra_script(
     """Make `main()` of a script out of `job(config)`.
 
     The script reads `configs/base.yaml` unless `--config-path`/`--config-name` say otherwise. A `UserError`, or
-    lamorel's own about its configuration, ends the script with its text and exit status 2.
+    lamorel's own about its configuration, ends the script with its text and exit status 2; SIGTERM or SIGUSR1 with 75
+    (`experiments.stopping`).
 
     Args:
         model_exists: False where the job makes the model that `model_path` names.
@@ -59,8 +61,12 @@ def hydra_script(
             sys.exit(fail(str(error)))
         except OmegaConfBaseException as error:  # an interpolation that leads nowhere
             sys.exit(fail(explain_override(error)))
+        except Stopped as stopped:
+            logger.warning("%s", stopped)
+            sys.exit(STOPPED)
 
     def main() -> None:
+        listen_for_stop()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises its own errors instead of printing them
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no fork warnings from worker processes
         try:

@@ -18,7 +18,9 @@ from experiments.configuration import Config
 from experiments.experiment_paths import ExperimentPaths
 from experiments.probe_prompts import probe_states
 from experiments.run_log import Progress, RunLog, log_row
+from experiments.run_record import RunRecord
 from experiments.seeding import get_random_states, set_random_states
+from experiments.stopping import Stopped, finishing_steps, stop_signal
 
 logger = logging.getLogger("glam")
 
@@ -35,15 +37,24 @@ OpenAgent = Callable[[Config], AbstractContextManager[LearningAgent]]  # leaving
 
 
 def run_training(config: Config, paths: ExperimentPaths, open_agent: OpenAgent) -> None:
-    """The training loop: collect, learn, record, checkpoint; it goes on from the newest checkpoint."""
+    """The training loop: collect, learn, record, checkpoint; it goes on from the newest checkpoint.
+
+    Raises:
+        Stopped: SIGTERM or SIGUSR1 came; the update it came in is finished and saved.
+    """
     with TrainingRun(config, paths, open_agent) as run:
         run.resume()
-        while run.progress.frames < config.rl.num_steps:
-            start = time.perf_counter()
-            rollout = run.agent.collect_rollout()
-            stats = run.agent.update(rollout)
-            run.record(rollout, stats, seconds=time.perf_counter() - start)
-            run.checkpoint_if_due()
+        with finishing_steps():
+            while run.progress.frames < config.rl.num_steps:
+                start = time.perf_counter()
+                rollout = run.agent.collect_rollout()
+                stats = run.agent.update(rollout)
+                run.record(rollout, stats, seconds=time.perf_counter() - start)
+                signal = stop_signal()  # looked at once, as it may come between any two lines
+                run.checkpoint_if_due(stopping=signal is not None)
+                if signal is not None and run.progress.frames < config.rl.num_steps:
+                    where = f"after update {run.progress.update}"
+                    raise Stopped(f"stopped by {signal} {where}: the same command goes on from there")
     logger.info("done: %s", paths.logs)
 
 
@@ -67,6 +78,10 @@ class TrainingRun:
                 trainer = read_trainer(self.checkpoint)
                 check_same_agent(trainer, config.agent, self.checkpoint)
                 check_same_config(trainer["config"], config.resolved, self.checkpoint)
+                self.progress = Progress(**trainer["progress"])
+            self.run_record = RunRecord(paths.logs, rl.num_steps)
+            opened.push(self._note_end)
+            self.run_record.write("running", **self._standing())
             self.agent = opened.enter_context(open_agent(config))
             # prompts that an environment writes itself have no fixed action list to follow
             can_follow = rl.prompter == "glam" and self.agent.reads_prompts
@@ -81,15 +96,23 @@ class TrainingRun:
     def __enter__(self) -> TrainingRun:
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self.opened.close()
+    def __exit__(self, *exception: Any) -> None:
+        self.opened.__exit__(*exception)
+
+    def _note_end(self, _type: Any, exception: BaseException | None, _traceback: Any) -> None:
+        """Write into run.json how it ended: with an exception, or with the `with` block."""
+        if exception is not None:
+            state = "stopped" if isinstance(exception, Stopped) else "failed"
+            reason = str(exception).splitlines() or [type(exception).__name__]
+            self.run_record.write(state, reason=reason[0])
+        elif self.progress.frames >= self.config.rl.num_steps:
+            self.run_record.write("done")
 
     def resume(self) -> None:
         """Continue from the newest complete checkpoint, or start; every log is cut back to where that is."""
         if self.checkpoint is not None:
-            trainer, states = read_trainer(self.checkpoint), read_states(self.checkpoint)
+            states = read_states(self.checkpoint)
             self.agent.load(self.checkpoint)
-            self.progress = Progress(**trainer["progress"])
             self.agent.set_state(states["agent"])
             set_random_states(states["random"])
             logger.info("resumed at update %d from %s", self.progress.update, self.checkpoint)
@@ -112,7 +135,13 @@ class TrainingRun:
         )
         self.log.write(row, stats, self.agent.probabilities(self.probes) if self.probes else None)
         self.bar.update(rollout.frames)
+        success = {} if row["success_rate"] == "" else {"success_rate": row["success_rate"]}
+        self.run_record.write("running", **self._standing(), **success, frames_per_second=row["FPS"])
         logger.info("%s", self._log_line(row, stats))
+
+    def _standing(self) -> dict[str, Any]:
+        progress = self.progress
+        return {"update": progress.update, "episodes": progress.episodes, "frames": progress.frames}
 
     def _log_line(self, row: dict[str, Any], stats: dict[str, float]) -> str:
         left = max(self.config.rl.num_steps - self.progress.frames, 0)
@@ -125,13 +154,14 @@ class TrainingRun:
             + f"{row['FPS']:.0f} frames/s | {eta / 60:.1f} min left"
         )
 
-    def checkpoint_if_due(self) -> None:
-        """Every `checkpoint_every` updates, and when the run is complete.
+    def checkpoint_if_due(self, *, stopping: bool = False) -> None:
+        """Every `checkpoint_every` updates, when the run is complete, and before it stops.
 
         PAPER-DIFF(5): the released code saves after the first minibatch of an update, without random states.
         """
         rl, progress = self.config.rl, self.progress
-        if progress.update % rl.checkpoint_every and progress.frames < rl.num_steps:
+        complete = progress.frames >= rl.num_steps
+        if progress.update % rl.checkpoint_every and not complete and not stopping:
             return
         self.store.save(
             {

@@ -5,6 +5,8 @@ Export transitions of the bot, 400,000 to learn from and 20,000 to evaluate on (
 In one process, on the GPU where there is one:
     python experiments/clm_behavioral-cloning.py --data_dir storage/logs/ID/test/BabyAI-GoToLocal-v0 \\
         --file_name bot_trajectories --model_dir google/flan-t5-large --output_dir storage/cloned/actions_6_bot_seed_1
+The same of an experiment of configs/experiment/, whose folders it knows:
+    python experiments/clm_behavioral-cloning.py --experiment actions_6 --file_name bot_trajectories --seed 1
 On four GPUs, the same 64 pairs per gradient step:
     accelerate launch --num_processes 4 experiments/clm_behavioral-cloning.py --gradient_accumulation_steps 1 …
 On two CPU processes (`accelerate launch --cpu` would start one only):

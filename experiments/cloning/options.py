@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.cloning.experiment import FILES, experiment_folders
+
 
 @dataclass(frozen=True)
 class CloningOptions:
@@ -63,19 +65,27 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
 
 
 def parse_arguments(arguments: Sequence[str] | None, description: str | None) -> CloningOptions:
-    """The options of the command line; exits with status 2 and argparse's message where one is wrong."""
+    """The options of the command line; exits with status 2 and argparse's message where one is wrong.
+
+    Raises:
+        UserError: --experiment names what configs/ does not have.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter)
 
     # fmt: off
     add = parser.add_argument
-    must: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}  # SUPPRESS: no default in the help
-    add("--data_dir", type=_path, **must, help="folder of the exported files, logs/ID/test/LEVEL")
-    add("--file_name", choices=("trajectories", "bot_trajectories"), default="trajectories",
-        help="whose: of the trained agent, or of the bot")
+    folder: dict[str, Any] = {"default": argparse.SUPPRESS}  # no default in the help
+    add("--experiment", nargs="+", metavar=("OVERLAYS", "KEY=VALUE"), **folder,
+        help="overlays of a training, such as actions_6, and any overrides of its keys: the folders are those "
+        "where its export (overlays export_trajectories, or bot,export_trajectories) and the test of its clone "
+        "(cloned_agent, cloned_bot) have them; in place of --data_dir, --model_dir and --output_dir, or of those "
+        "that are not given")
+    add("--data_dir", type=_path, **folder, help="folder of the exported files, logs/ID/test/LEVEL")
+    add("--file_name", choices=tuple(FILES), default="trajectories", help="whose: of the trained agent, or of the bot")
     add("--file_id", default="all", help="files to read: one number, a range such as 0-12, or all")
-    add("--model_dir", **must,
+    add("--model_dir", **folder,
         help="model to start from: a Hugging Face folder, a checkpoint models/ID/last, or a hub id")
-    add("--output_dir", type=_path, **must, help="folder of the cloned model: a new one, or of a run to resume")
+    add("--output_dir", type=_path, **folder, help="folder of the cloned model: a new one, or of a run to resume")
     add("--per_device_batch_size", type=_count, default=16, help="pairs per forward and process")
     add("--gradient_accumulation_steps", type=_count, default=4, help="forwards per gradient step and process")
     add("--seed", type=_seed, default=1, help="of the order of the pairs")
@@ -97,7 +107,14 @@ def parse_arguments(arguments: Sequence[str] | None, description: str | None) ->
     add("--candidate_prefix", choices=("none", "space", "auto"), default="none",
         help="what stands before every action, the llm_args.candidate_prefix that the model is to act with")
     # fmt: on
-    return CloningOptions(**vars(parser.parse_args(arguments)))
+    given = vars(parser.parse_args(arguments))
+    overlays = given.pop("experiment", None)
+    if overlays is not None:
+        given = experiment_folders(given["file_name"], given["seed"], *overlays) | given
+    absent = [f"--{name}" for name in ("data_dir", "model_dir", "output_dir") if name not in given]
+    if absent:
+        parser.error(f"the following arguments are required: {', '.join(absent)} (or --experiment)")
+    return CloningOptions(**given)
 
 
 def _number(convert: type, fits: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from experiments.configuration import parse_config
 
 ROOT = Path(__file__).resolve().parents[2]
+os.environ.pop("GLAM_STORAGE", None)  # the overlays write there
 SMALL = [
     "rl_script_args.name_environment=BabyAI-GoToRedBallNoDists-v0",
     "rl_script_args.max_episode_steps=6",

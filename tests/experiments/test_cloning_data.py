@@ -1,6 +1,7 @@
 """The files of an export, and what behavioural cloning makes of them."""
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from experiments import trajectories
 from experiments.agents.random_agent import RandomAgent
 from experiments.cloning.data import Transitions, batches, read_transitions, split
+from experiments.cloning.options import parse_arguments
 from experiments.environments import check_environment
 from experiments.errors import UserError
 from experiments.trajectories import export_trajectories
@@ -173,3 +175,41 @@ def test_the_same_texts_have_the_same_hash():
     assert numbered(3).sha256() == numbered(3).sha256()
     assert numbered(3).sha256() != numbered(4).sha256()
     assert Transitions(["ab", "c"], ["x", "y"]).sha256() != Transitions(["a", "bc"], ["x", "y"]).sha256()
+
+
+ACTIONS = "nbr_actions_6_turn_left_turn_right_go_forward_pick_up_drop_toggle"
+
+
+def test_an_experiment_tells_the_folders(monkeypatch):
+    """Those of `logs/ID/test/LEVEL` and of the overlays cloned_agent and cloned_bot, written down here."""
+    found = parse_arguments(["--seed", "2", "--experiment", "actions_6"], None)
+    run = f"actions_6_nbr_env_32_gflan_t5_large_pretrained_True_{ACTIONS}_shape_reward_beta_0_seed_2"
+    assert found.data_dir == Path(f"storage/logs/{run}/test/BabyAI-GoToLocal-v0")
+    assert (found.model_dir, found.output_dir) == (
+        "google/flan-t5-large",
+        Path("storage/cloned/actions_6_agent_seed_2"),
+    )
+
+    monkeypatch.setenv("GLAM_STORAGE", "/scratch/glam")
+    overrides = ["rl_script_args.name_experiment=mine", "lamorel_args.llm_args.model_path=google/flan-t5-small"]
+    bot = ["--file_name", "bot_trajectories", "--experiment", "actions_6", *overrides]
+    found = parse_arguments(bot, None)
+    run = f"mine_nbr_env_32_bot_pretrained_True_{ACTIONS}_shape_reward_beta_0_seed_1"
+    assert found.data_dir == Path(f"/scratch/glam/logs/{run}/test/BabyAI-GoToLocal-v0")
+    assert found.output_dir == Path("/scratch/glam/cloned/mine_bot_seed_1")
+    assert found.model_dir == "google/flan-t5-small"
+
+    found = parse_arguments([*bot, "--output_dir", "elsewhere"], None)  # what is given wins
+    assert (found.output_dir, found.model_dir) == (Path("elsewhere"), "google/flan-t5-small")
+
+
+def test_an_experiment_that_is_not_there(capsys):
+    for arguments, message in (
+        (["actions_5"], "experiment=actions_5 is not a file of configs/experiment: did you mean actions_9"),
+        (["actions_6", "rl_script_args.sed=1"], "rl_script_args.sed is not a known key: did you mean"),
+    ):
+        with pytest.raises(UserError, match=f"^--experiment: {message}"):
+            parse_arguments(["--experiment", *arguments], None)
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments(["--output_dir", "out"], None)
+    assert "are required: --data_dir, --model_dir (or --experiment)" in capsys.readouterr().err

@@ -85,9 +85,9 @@ def test_clones_are_made_of_exported_files_and_tested_where_they_are_written(tmp
             exports.add(str(ExperimentPaths.of(config).test_folder(config.rl.name_environment)))
         if config.rl.im_learning:
             tested.add(config.rl.im_path)
-    clones = [words for script, words in document if script == "clm_behavioral-cloning.py"]
-    assert {words[words.index("--data_dir") + 1] for words in clones} == exports
-    assert {words[words.index("--output_dir") + 1] for words in clones} == tested
+    clones = [parse_arguments(words, None) for script, words in document if script == "clm_behavioral-cloning.py"]
+    assert {str(options.data_dir) for options in clones} == exports
+    assert {str(options.output_dir) for options in clones} == tested
 
 
 def test_commands_without_hydra_have_options_that_exist():

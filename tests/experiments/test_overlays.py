@@ -192,3 +192,17 @@ def test_levels_exist_and_their_prompts_can_be_made(selection):
 def test_the_command_line_wins():
     found = compose("q1_mixed", "rl_script_args.saving_path_logs=elsewhere", "rl_script_args.num_steps=5").rl
     assert (found.saving_path_logs, found.num_steps) == ("elsewhere", 5)
+
+
+def test_the_storage_root_is_one_variable(monkeypatch, tmp_path):
+    """Logs, models, clones and DRRN's sentencepiece model move with GLAM_STORAGE; nothing stays behind."""
+    monkeypatch.setenv("GLAM_STORAGE", str(tmp_path / "scratch"))
+    (tmp_path / "scratch/cloned/q1_mixed_bot_seed_1").mkdir(parents=True)
+    found = [make_config([f"experiment=[q1_mixed,{over}]"]).rl for over in ("drrn", "cloned_bot", "synonym_actions_2")]
+    paths = {path for rl in found for path in (rl.saving_path_logs, rl.saving_path_model, rl.spm_path, rl.im_path)}
+    assert {path.removeprefix(f"{tmp_path}/scratch/") for path in paths} == {
+        "", "logs", "models", "sentencepiece/seed_1.model", "cloned/q1_mixed_bot_seed_1", "logs_synonym_actions_2",
+    }  # fmt: skip
+    for path in OVERLAYS.glob("*.yaml"):
+        if path.stem != "demo":
+            assert "storage/" not in path.read_text().replace("${oc.env:GLAM_STORAGE,storage}/", ""), path.name

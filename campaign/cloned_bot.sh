@@ -1,0 +1,20 @@
+#!/bin/bash
+# The model cloned from the bot, in the level of its data.
+# First argument: the overlays of the training (actions_6).
+#SBATCH --job-name=cloned_bot
+#SBATCH --array=1-2                 # seeds
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --gres=gpu:1
+#SBATCH --time=10:00:00
+#SBATCH --signal=USR1@120           # seconds before the time limit
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=campaign/logs/%x_%A_%a.log
+#GLAM figure: cloning actions_6
+#GLAM needs: clone_bot:$1
+#GLAM hours: 3
+. slurm/environment.sh
+srun slurm/launch_lamorel.py experiments/post-training_tests.py \
+    "experiment=[${1:-actions_6},cloned_bot]" rl_script_args.seed="$SLURM_ARRAY_TASK_ID" "${@:2}"

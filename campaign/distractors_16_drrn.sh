@@ -1,0 +1,18 @@
+#!/bin/bash
+# DRRN on Go To Local with 16 objects, 400,000 frames.
+#SBATCH --job-name=distractors_16_drrn
+#SBATCH --array=1-2                 # seeds
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=2
+#SBATCH --time=08:00:00
+#SBATCH --signal=USR1@600           # seconds before the time limit: longer than an update
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=campaign/logs/%x_%A_%a.log
+#GLAM figure: distractors
+#GLAM needs: sentencepiece
+#GLAM hours: 2
+. slurm/environment.sh
+srun slurm/launch_lamorel.py experiments/train_language_agent.py "experiment=[distractors_16,drrn]" \
+    rl_script_args.seed="$SLURM_ARRAY_TASK_ID" "$@"

@@ -1,0 +1,18 @@
+#!/bin/bash
+# GFlan-T5 with Flan-T5-small (80 million parameters) on Go To Local, 400,000 frames.
+#SBATCH --job-name=model_size_small
+#SBATCH --array=1-2                 # seeds
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=32
+#SBATCH --gres=gpu:4
+#SBATCH --time=20:00:00
+#SBATCH --signal=USR1@600           # seconds before the time limit: longer than an update
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=campaign/logs/%x_%A_%a.log
+#GLAM figure: model_size
+#GLAM hours: 6
+. slurm/environment.sh
+srun slurm/launch_lamorel.py experiments/train_language_agent.py experiment=model_size_small \
+    rl_script_args.seed="$SLURM_ARRAY_TASK_ID" "$@"

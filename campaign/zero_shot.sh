@@ -1,0 +1,21 @@
+#!/bin/bash
+# The LLM as it was before PPO.
+# First argument: a training's overlays and a test's (q1_mixed,generalisation).
+#SBATCH --job-name=zero_shot
+#SBATCH --array=1-2                 # seeds
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --gres=gpu:1
+#SBATCH --time=20:00:00
+#SBATCH --signal=USR1@120           # seconds before the time limit
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=campaign/logs/%x_%A_%a.log
+#GLAM figure: generalisation q1_mixed,generalisation q1_mixed,generalisation_pickup_seq_pickup
+#GLAM figure: generalisation q1_mixed,synonym_actions_1 q1_mixed,french
+#GLAM figure: cloning actions_6
+#GLAM hours: 25    # of its default; of one test 3 to 6
+. slurm/environment.sh
+srun slurm/launch_lamorel.py experiments/post-training_tests.py \
+    "experiment=[${1:-q1_mixed,generalisation},zero_shot]" rl_script_args.seed="$SLURM_ARRAY_TASK_ID" "${@:2}"

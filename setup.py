@@ -37,6 +37,7 @@ setup(
         "jinja2>=3.1.2",  # pandas writes LaTeX with it
         "tensorboard>=2.14",
         "tqdm>=4.66",
+        "psutil>=5.9",
     ],
     # old `gym` finds the levels by itself when it is installed
     entry_points={"gym.envs": ["__root__ = babyai_text.registration:register_in_old_gym"]},

@@ -1,0 +1,1 @@
+"""Campaigns of the paper's experiments on a SLURM cluster."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from pathlib import Path
+
+import numpy as np
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -15,6 +18,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array to `path` (.npy) as `write_atomically` does."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
 
 
 def give_usual_permissions(folder: Path) -> None:

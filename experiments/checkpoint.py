@@ -218,7 +218,7 @@ def check_same_config(stored: dict[str, Any], given: dict[str, Any], folder: Pat
         UserError: listing every key that differs, with both values.
     """
     remedy = "another name_experiment"
-    _refuse_differences(folder, stored, given, lambda key: not _is_or_begins(key, FREE_ON_RESUME), remedy)
+    _refuse_differences(folder, stored, given, lambda key: not is_or_begins(key, FREE_ON_RESUME), remedy)
 
 
 def check_same_settings(
@@ -233,17 +233,18 @@ def check_same_settings(
     Args:
         remedy: what else than the same values would help.
     """
-    _refuse_differences(path, stored, given, lambda key: _is_or_begins(key, keys), remedy)
+    _refuse_differences(path, stored, given, lambda key: is_or_begins(key, keys), remedy)
 
 
-def _is_or_begins(key: str, heads: Sequence[str]) -> bool:
+def is_or_begins(key: str, heads: Sequence[str]) -> bool:
+    """Whether a key is one of `heads`, or in the section of one."""
     return any(key == head or key.startswith(f"{head}.") for head in heads)
 
 
 def _refuse_differences(
     path: Path, stored: dict[str, Any], given: dict[str, Any], counts: Callable[[str], bool], remedy: str
 ) -> None:
-    old, new = _flatten(stored), _flatten(given)
+    old, new = flatten(stored), flatten(given)
     different = {
         key: f"{key}: was {old.get(key, 'absent')!r}, given {new.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())
@@ -256,12 +257,13 @@ def _refuse_differences(
         )
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A configuration's values under their full names, `section.key`."""
     if not isinstance(tree, dict):
         return {prefix: tree}
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
 
 

@@ -5,34 +5,64 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from experiments.agents.base_agent import BaseAgent
-from experiments.atomic_files import write_atomically
+from experiments.atomic_files import save_array, write_atomically
 from experiments.configuration import RLScriptArgs
 from experiments.environments import episode_seed
+from experiments.partial_results import PartialResults
 from experiments.playing import EpisodeResult, Player, Slot, play_episodes
 
+logger = logging.getLogger("glam")
 
-def evaluate(rl: RLScriptArgs, agent: BaseAgent, test: str) -> list[EpisodeResult]:
+# Of a block: few enough that an interruption costs little, enough that environments seldom wait for the block's end.
+EPISODES_PER_ENVIRONMENT = 8
+
+
+def evaluate(
+    rl: RLScriptArgs, agent: BaseAgent, test: str, partial: PartialResults | None = None
+) -> list[EpisodeResult]:
     """Play one test with the configured stop rule.
+
+    Episodes are played a block at a time, so that what an interrupted test plays later has the batches that it would
+    have had: the scores of an LLM depend on their batch, if only by rounding.
 
     Args:
         test: a name of `substitutions.TESTS`.
+        partial: keeps the blocks that are over; those that it holds are not played again. With stop_rule=first_n,
+            whose episodes continue one another's streams, it keeps a whole test only.
 
     Returns:
         exactly `number_episodes` episodes, in the order of their numbers (first_n: in the order they finished).
+
+    Raises:
+        Stopped: a signal came (`finishing_steps`).
     """
-    if rl.stop_rule == "first_n":
-        return _first_n(rl, agent, test)
-    return play_episodes(rl, agent, range(rl.number_episodes), test)
+    kept = None if partial is None else partial.read()
+    episodes = [EpisodeResult._make([*row, [], None]) for row in kept or []]
+    if episodes:
+        logger.info("%s: %d of %d episodes were played before", test, len(episodes), rl.number_episodes)
+    at_once = rl.number_envs * EPISODES_PER_ENVIRONMENT if rl.stop_rule == "per_episode" else rl.number_episodes
+    with tqdm(total=rl.number_episodes, initial=len(episodes), desc=test, unit="episode", disable=None) as bar:
+        while left := rl.number_episodes - len(episodes):
+            block = range(len(episodes), len(episodes) + min(left, at_once))
+            if rl.stop_rule == "per_episode":
+                episodes += play_episodes(rl, agent, block, test, bar=bar)
+            else:
+                episodes += _first_n(rl, agent, test, bar)
+            if partial is not None:
+                partial.write([episode[: len(COLUMNS)] for episode in episodes])
+    return episodes
 
 
-def _first_n(rl: RLScriptArgs, agent: BaseAgent, test: str) -> list[EpisodeResult]:
+def _first_n(rl: RLScriptArgs, agent: BaseAgent, test: str, bar: Any) -> list[EpisodeResult]:
     """The released rule: environments keep their streams, and the first `number_episodes` to finish count.
 
     PAPER-DIFF(3): short episodes are over-represented. For comparison only.
@@ -42,6 +72,7 @@ def _first_n(rl: RLScriptArgs, agent: BaseAgent, test: str) -> list[EpisodeResul
     finished: list[EpisodeResult] = []
     for episode in Player(rl, agent, test).play(slots, seeds, None):
         finished.append(episode._replace(episode=len(finished)))
+        bar.update()
         if len(finished) == rl.number_episodes:
             return finished
     raise AssertionError("environments do not run out of episodes")
@@ -86,9 +117,8 @@ def write_results(folder: Path, stem: str, episodes: Sequence[EpisodeResult], fa
     """
     for name in ("return_per_episode", "episodes"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    temporary = folder / "return_per_episode" / f".{stem}.npy"
-    np.save(temporary, np.array([episode.episode_return for episode in episodes]))
-    temporary.replace(folder / "return_per_episode" / f"{stem}.npy")
+    returns = np.array([episode.episode_return for episode in episodes])
+    save_array(folder / "return_per_episode" / f"{stem}.npy", returns)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from experiments.episodes import Episode, EpisodeCounter, sample_actions
 from experiments.other_goal import OtherGoal
 from experiments.prompters import TextState, make_prompters
 from experiments.prompters.stepping import advance_prompters, start_prompters
+from experiments.stopping import Stopped, stop_signal
 from experiments.substitutions import NO_MODIFICATION, OTHER_GOAL, rewording
 
 EnvWrapper = Callable[[gym.Env], gym.Env]
@@ -87,6 +88,7 @@ def play_episodes(
     wrapper: EnvWrapper | None = None,
     render: bool = False,
     label: str | None = None,
+    bar: Any = None,
 ) -> list[EpisodeResult]:
     """Play the given episodes, assigned to environments before they start; episode k is reset with `episode_seed`.
 
@@ -97,19 +99,24 @@ def play_episodes(
         wrapper: put around every environment, outside the agent's own.
         render: make environments that can draw themselves do so (`make_envs`).
         label: of the progress bar; None: the test's name.
+        bar: a progress bar over more than these episodes, in the place of their own.
 
     Returns:
         one result per episode, in their order, whatever `number_envs` is.
+
+    Raises:
+        Stopped: a signal came (`finishing_steps`); the present step was finished.
     """
     count = min(rl.number_envs, len(episodes))
     shares = [episodes[i::count] for i in range(count)]
     seeds = [[episode_seed(rl.seed, k) for k in share] for share in shares]
     player = Player(rl, agent, test, with_transitions=with_transitions, wrapper=wrapper, render=render)
-    with tqdm(total=len(episodes), desc=label or test, unit="episode", disable=None) as bar:
+    own_bar = tqdm(total=len(episodes), desc=label or test, unit="episode", disable=None) if bar is None else None
+    with own_bar or nullcontext(bar) as shown:
         results = {}
         for result in player.play([Slot(iter(share)) for share in shares], [s[0] for s in seeds], seeds):
             results[result.episode] = result
-            bar.update()
+            shown.update()
     return [results[k] for k in episodes]
 
 
@@ -153,6 +160,8 @@ class Player:
             for slot, goal in zip(slots, missions(observations, count), strict=True):
                 slot.next_episode(rl.seed, goal)
             while active := [i for i, slot in enumerate(slots) if slot.episode is not None]:
+                if (signal := stop_signal()) is not None:  # here, as no message to another process is under way
+                    raise Stopped(f"stopped by {signal}: give the same command again")
                 views = self._views(states, observations, infos, slots, active)
                 policy = self.agent.decide(views)
                 uniforms = np.array([slots[i].generator.random() for i in active])

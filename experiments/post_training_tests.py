@@ -7,7 +7,8 @@ The trained models/ID, the model of model_path as it is (zero-shot), and the ran
         rl_script_args.name_model=random
 
 Test episode k is reset with int(1e9 * seed) + k and samples its actions from a stream of its own, so every agent and
-every `number_envs` plays the same episodes.
+every `number_envs` plays the same episodes. The same command again goes on where a time limit or a kill ended it; one
+that was through plays everything again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from experiments.errors import UserError
 from experiments.evaluation import evaluate, result_line, write_results
 from experiments.experiment_paths import ExperimentPaths, test_file_stem
 from experiments.hydra_script import hydra_script
+from experiments.partial_results import PartialResults, source_of
+from experiments.stopping import finishing_steps
 from experiments.tested_agent import POLICY_SETTINGS, agent_label, make_agent, serve, validate
 from experiments.trajectories import export_prefix, export_trajectories
 from lamorel import is_llm_process
@@ -73,15 +76,22 @@ def run_tests(config: Config) -> None:
         refuse_other_results(folder / f"{export_prefix(config.agent)}.json", facts)
     for test in tests:
         refuse_other_results(folder / "episodes" / f"{test_file_stem(config, test)}.json", facts)
-    agent, facts["checkpoint_update"] = make_agent(config, paths)
-    with closing(agent):
+    agent, update = make_agent(config, paths)
+    facts["checkpoint_update"] = update
+    source = source_of(config, paths, agent_label(config), update)
+    with closing(agent), finishing_steps():
         if export:
-            files = export_trajectories(config.rl, agent, folder, facts)
+            partial = PartialResults(folder, export_prefix(config.agent), source)
+            files = export_trajectories(config.rl, agent, folder, facts, partial)
             logger.info("%d transitions in %d files of %s", config.rl.num_steps, len(files), folder)
-        for test in tests:
-            episodes = evaluate(config.rl, agent, test)
+            partial.remove()
+        partials = {t: PartialResults(folder / "episodes", test_file_stem(config, t), source) for t in tests}
+        for test, partial in partials.items():
+            episodes = evaluate(config.rl, agent, test, partial)
             write_results(folder, test_file_stem(config, test), episodes, {**facts, "test": test})
             logger.info("%s: %s", test, result_line(episodes))
+        for partial in partials.values():  # once all are over: until then the same command has them to go on from
+            partial.remove()
 
 
 def refuse_other_results(path: Path, facts: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from experiments.evaluation import result_line
 from experiments.experiment_paths import ExperimentPaths, page_stem
 from experiments.hydra_script import hydra_script
 from experiments.playing import play_episodes
+from experiments.stopping import finishing_steps
 from experiments.tested_agent import agent_label, make_agent, serve, validate
 from experiments.viewer.page import page_data, render_page
 from experiments.viewer.pictures import Pictures
@@ -44,7 +45,7 @@ def show_episodes(config: Config) -> None:
     paths = ExperimentPaths.of(config)
     paths.make_writable(models=False)
     agent, update = make_agent(config, paths)
-    with closing(agent):
+    with closing(agent), finishing_steps():
         for test in rl.tests:
             episodes = play_episodes(
                 rl, agent, rl.shown_episodes, test, with_transitions=True, wrapper=Pictures, render=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -12,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from experiments.agents.base_agent import BaseAgent
-from experiments.atomic_files import write_atomically
+from experiments.atomic_files import save_array, write_atomically
 from experiments.configuration import RLScriptArgs
+from experiments.partial_results import PartialResults
 from experiments.playing import Transition, play_episodes
+
+logger = logging.getLogger("glam")
 
 FIRST_EPISODE = 250_000_000  # far from the numbers of test episodes
 EPISODES_AT_ONCE = 100
@@ -26,7 +30,9 @@ def export_prefix(agent: str) -> str:
     return "bot_trajectories" if agent == "bot" else "trajectories"
 
 
-def export_trajectories(rl: RLScriptArgs, agent: BaseAgent, folder: Path, facts: dict[str, Any]) -> list[Path]:
+def export_trajectories(
+    rl: RLScriptArgs, agent: BaseAgent, folder: Path, facts: dict[str, Any], partial: PartialResults | None = None
+) -> list[Path]:
     """Play `num_steps` frames and write them as `[bot_]trajectories_{prompts,actions}_K.npy`, K = 0, 1, ...
 
     The two arrays of a K are aligned, one-dimensional arrays of strings that load without pickle, of 10,000 transitions
@@ -37,24 +43,33 @@ def export_trajectories(rl: RLScriptArgs, agent: BaseAgent, folder: Path, facts:
 
     Args:
         facts: agent, configuration and whatever tells the export from another.
+        partial: keeps how many files are whole; those are not made again.
 
     Returns:
         the array files.
+
+    Raises:
+        Stopped: a signal came (`finishing_steps`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     prefix = export_prefix(agent.name)
     # until the end it tells of none: what a kill leaves, files of this export and of one before, is not taken for whole
     _write_record(folder / f"{prefix}.json", facts, 0)
-    transitions = islice(_transitions(rl, agent), rl.num_steps)
-    written: list[Path] = []
+    files, first, skipped = _whole_files(folder, prefix, partial)
+    written = [path for number in range(files) for path in _paths(folder, prefix, number)]
+    transitions = islice(_transitions(rl, agent, first), skipped, skipped + rl.num_steps - files * TRANSITIONS_PER_FILE)
     while part := list(islice(transitions, TRANSITIONS_PER_FILE)):
-        number = len(written) // 2
-        for name, texts in (("prompts", [t.prompt for t in part]), ("actions", [t.action for t in part])):
-            path = folder / f"{prefix}_{name}_{number}.npy"
-            temporary = folder / f".{path.name}"
-            np.save(temporary, np.array(texts))
-            temporary.replace(path)
+        for path, texts in zip(
+            _paths(folder, prefix, files),
+            ([t.prompt for _, _, t in part], [t.action for _, _, t in part]),
+            strict=True,
+        ):
+            save_array(path, np.array(texts))
             written.append(path)
+        files += 1
+        if partial is not None and len(part) == TRANSITIONS_PER_FILE:
+            first, index, _ = part[-1]
+            partial.write([files, first, index + 1])
     for path in folder.glob(f"{prefix}_*.npy"):
         if path not in written and re.fullmatch(rf"{prefix}_(prompts|actions)_\d+\.npy", path.name):
             path.unlink()
@@ -62,15 +77,34 @@ def export_trajectories(rl: RLScriptArgs, agent: BaseAgent, folder: Path, facts:
     return written
 
 
+def _whole_files(folder: Path, prefix: str, partial: PartialResults | None) -> tuple[int, int, int]:
+    """How many files are whole; the first episode of the block that comes next, and how much of it is in them."""
+    if partial is not None and (kept := partial.read()) is not None:
+        files, first, skipped = kept
+        missing = [path for number in range(files) for path in _paths(folder, prefix, number) if not path.exists()]
+        if not missing:
+            logger.info("%d transitions were exported before", files * TRANSITIONS_PER_FILE)
+            return files, first, skipped
+        logger.warning("%s is gone: starting from the beginning", missing[0])
+    return 0, FIRST_EPISODE, 0
+
+
+def _paths(folder: Path, prefix: str, number: int) -> tuple[Path, Path]:
+    return folder / f"{prefix}_prompts_{number}.npy", folder / f"{prefix}_actions_{number}.npy"
+
+
 def _write_record(path: Path, facts: dict[str, Any], transitions: int) -> None:
     write_atomically(path, json.dumps({**facts, "transitions": transitions}, indent=1))
 
 
-def _transitions(rl: RLScriptArgs, agent: BaseAgent) -> Iterator[Transition]:
-    """Endless; a block of episodes at a time, as what a block yields must not depend on who finishes first."""
-    first = FIRST_EPISODE
+def _transitions(rl: RLScriptArgs, agent: BaseAgent, first: int) -> Iterator[tuple[int, int, Transition]]:
+    """Endless, each with its block's first episode and its index in the block.
+
+    A block of episodes at a time, as what a block yields must not depend on who finishes first.
+    """
     while True:
         block = range(first, first + EPISODES_AT_ONCE)
-        for episode in play_episodes(rl, agent, block, with_transitions=True, label="export"):
-            yield from episode.transitions
+        episodes = play_episodes(rl, agent, block, with_transitions=True, label="export")
+        for index, transition in enumerate(transition for episode in episodes for transition in episode.transitions):
+            yield first, index, transition
         first += EPISODES_AT_ONCE

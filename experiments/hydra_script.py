@@ -19,12 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.configuration import Config, parse_config, replaced_keys
 from experiments.errors import UserError
-from experiments.stopping import STOPPED, Stopped, listen_for_stop
+from experiments.stopping import Stopped, listen_for_stop
 from lamorel.config import LamorelConfigError
 
 logger = logging.getLogger("glam")
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+
+UNWIND_S = 10.0  # in which a script that is stopped lets go of what it holds
 
 # agent -> what selects it, for a script that is of one agent only
 SELECTED_BY = {
@@ -39,8 +41,8 @@ def hydra_script(
     """Make `main()` of a script out of `job(config)`.
 
     The script reads `configs/base.yaml` unless `--config-path`/`--config-name` say otherwise. A `UserError`, or
-    lamorel's own about its configuration, ends the script with its text and exit status 2; SIGTERM or SIGUSR1 with 75
-    (`experiments.stopping`).
+    lamorel's own about its configuration, ends the script with its text and exit status 2; SIGTERM or SIGUSR1 with 75,
+    Ctrl-C with 130 (`experiments.stopping`).
 
     Args:
         model_exists: False where the job makes the model that `model_path` names.
@@ -61,18 +63,18 @@ def hydra_script(
             sys.exit(fail(str(error)))
         except OmegaConfBaseException as error:  # an interpolation that leads nowhere
             sys.exit(fail(explain_override(error)))
-        except Stopped as stopped:
-            logger.warning("%s", stopped)
-            sys.exit(STOPPED)
 
     def main() -> None:
-        listen_for_stop()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises its own errors instead of printing them
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no fork warnings from worker processes
         try:
+            listen_for_stop(leave_after_s=UNWIND_S)
             hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="base")(task)()
         except (HydraException, OmegaConfBaseException) as error:
             sys.exit(fail(explain_override(error)))
+        except Stopped as stopped:
+            logger.warning("%s", stopped)
+            sys.exit(stopped.status)
 
     return main
 

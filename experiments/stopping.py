@@ -1,12 +1,17 @@
 """Signals that ask a run to stop: a time limit that is near, preemption, an operator.
 
 SIGTERM and SIGUSR1 end a script with the exit status `STOPPED` once nothing is lost by it: the same command goes on.
-A script that has nothing to save ends at once; one that has marks where it does (`finishing_steps`).
+A script that has nothing to save ends at once; one that has marks where it does (`finishing_steps`). SIGINT (Ctrl-C)
+always ends it at once, with status 130. The first signal counts: SLURM sends one to every process, and a launcher hands
+its own on, so that each comes several times.
 """
 
 from __future__ import annotations
 
+import _thread
+import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,39 +21,77 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(BaseException):  # not an Exception: what mends or reports failures must let it pass
-    """A signal has ended the script before its work was done; the text says what becomes of the work."""
+    """A signal has ended the script before its work was done; the text says what becomes of the work.
+
+    Attributes:
+        status: the exit status to end with.
+    """
+
+    def __init__(self, text: str, status: int = STOPPED) -> None:
+        super().__init__(text)
+        self.status = status
 
 
-class _Requests:
-    """The state of this process: signal handlers are global."""
+class _State:
+    """Of this process: signal handlers are global."""
 
-    waiting = False  # somebody will look at `signal`
+    finishing = False  # somebody will look at `signal`
+    ending = False  # `Stopped` is on its way out
     signal: str | None = None
+    leave_after_s: float | None = None
 
 
-def listen_for_stop() -> None:
-    """From here on the two signals end this script by `Stopped` instead of killing it; for the main thread."""
-    for number in SIGNALS:
-        signal.signal(number, _on_signal)
+def listen_for_stop(*, leave_after_s: float | None = None) -> None:
+    """From here on these signals end this script by `Stopped` instead of killing it; for the main thread.
+
+    Those that whoever started this process has it ignore stay ignored: an LLM process is ended by its launcher.
+
+    Args:
+        leave_after_s: leave the process so many seconds after a `Stopped` that a signal raised, whoever caught it: it
+            comes in the middle of any line, be it a library's that drops what is raised there.
+    """
+    _State.ending, _State.signal, _State.leave_after_s = False, None, leave_after_s
+    for number in (*SIGNALS, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _on_signal)
 
 
 def stop_signal() -> str | None:
     """The name of the signal that asked to stop, None while nobody has."""
-    return _Requests.signal
+    return _State.signal
 
 
 @contextmanager
 def finishing_steps() -> Iterator[None]:
-    """Within it a signal only sets `stop_signal`: who enters looks at it after every step, and raises `Stopped`."""
-    _Requests.waiting = True
+    """Within it SIGTERM and SIGUSR1 only set `stop_signal`: who enters looks at it after every step, raising `Stopped`.
+
+    One that nobody has looked at is still set for whoever enters next.
+    """
+    _State.finishing = True
     try:
         yield
+    except Stopped:
+        _State.ending = True  # before the next line: later signals must not disturb what lets go of things
+        raise
     finally:
-        _Requests.waiting, _Requests.signal = False, None
+        _State.finishing = False
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
+    if _State.ending:
+        return
     name = signal.Signals(number).name
-    if not _Requests.waiting:
-        raise Stopped(f"stopped by {name}: the same command starts again")
-    _Requests.signal = name
+    if _State.finishing and number != signal.SIGINT:
+        _State.signal = _State.signal or name
+        return
+    _State.ending = True
+    status = 128 + number if number == signal.SIGINT else STOPPED
+    if _State.leave_after_s is not None:
+        # not a threading.Thread, whose start takes locks that the interrupted line may hold
+        _thread.start_new_thread(_leave, (_State.leave_after_s, status))
+    raise Stopped(f"stopped by {name}: the same command goes on", status)
+
+
+def _leave(seconds: float, status: int) -> None:
+    time.sleep(seconds)
+    os._exit(status)

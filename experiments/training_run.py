@@ -45,16 +45,13 @@ def run_training(config: Config, paths: ExperimentPaths, open_agent: OpenAgent) 
     with TrainingRun(config, paths, open_agent) as run:
         run.resume()
         with finishing_steps():
-            while run.progress.frames < config.rl.num_steps:
+            while not run.is_complete:
                 start = time.perf_counter()
                 rollout = run.agent.collect_rollout()
                 stats = run.agent.update(rollout)
                 run.record(rollout, stats, seconds=time.perf_counter() - start)
-                signal = stop_signal()  # looked at once, as it may come between any two lines
-                run.checkpoint_if_due(stopping=signal is not None)
-                if signal is not None and run.progress.frames < config.rl.num_steps:
-                    where = f"after update {run.progress.update}"
-                    raise Stopped(f"stopped by {signal} {where}: the same command goes on from there")
+                run.checkpoint_if_due()
+                run.stop_if_asked()
     logger.info("done: %s", paths.logs)
 
 
@@ -70,6 +67,7 @@ class TrainingRun:
         rl = config.rl
         self.config, self.paths = config, paths
         self.progress = Progress()
+        self.saved_update = -1  # of this start
         self.store = CheckpointStore(paths.models)
         with ExitStack() as opened:  # closes what is open already when a later step fails
             opened.enter_context(self.store.locked())
@@ -105,7 +103,7 @@ class TrainingRun:
             state = "stopped" if isinstance(exception, Stopped) else "failed"
             reason = str(exception).splitlines() or [type(exception).__name__]
             self.run_record.write(state, reason=reason[0])
-        elif self.progress.frames >= self.config.rl.num_steps:
+        elif self.is_complete:
             self.run_record.write("done")
 
     def resume(self) -> None:
@@ -154,15 +152,33 @@ class TrainingRun:
             + f"{row['FPS']:.0f} frames/s | {eta / 60:.1f} min left"
         )
 
-    def checkpoint_if_due(self, *, stopping: bool = False) -> None:
-        """Every `checkpoint_every` updates, when the run is complete, and before it stops.
+    def checkpoint_if_due(self) -> None:
+        """Every `checkpoint_every` updates, and when the run is complete.
 
         PAPER-DIFF(5): the released code saves after the first minibatch of an update, without random states.
         """
-        rl, progress = self.config.rl, self.progress
-        complete = progress.frames >= rl.num_steps
-        if progress.update % rl.checkpoint_every and not complete and not stopping:
+        if self.progress.update % self.config.rl.checkpoint_every == 0 or self.is_complete:
+            self.checkpoint_now()
+
+    def stop_if_asked(self) -> None:
+        """Save, unless that has just been done, and end; a run that is complete needs no stop.
+
+        Raises:
+            Stopped: a signal has come.
+        """
+        signal = stop_signal()
+        if signal is None or self.is_complete:
             return
+        if self.saved_update != self.progress.update:
+            self.checkpoint_now()
+        raise Stopped(f"stopped by {signal} after update {self.progress.update}: the same command goes on from there")
+
+    @property
+    def is_complete(self) -> bool:
+        return self.progress.frames >= self.config.rl.num_steps
+
+    def checkpoint_now(self) -> None:
+        progress = self.progress
         self.store.save(
             {
                 "update": progress.update,
@@ -174,3 +190,4 @@ class TrainingRun:
             self.agent.save,
         )
         self.log.write_status(progress)
+        self.saved_update = progress.update

@@ -38,7 +38,7 @@ def _between(minimum: float, maximum: float, default: Any) -> Any:
 class SetupArgs:
     n_rl_processes: int = _at_least(1, 1)
     n_llm_processes: int = _at_least(0, 1)  # 0: no LLM is wanted, and no Caller can be made
-    stop_grace: int = _at_least(0, 120)  # seconds RL processes have to end after the launcher got SIGTERM or SIGINT
+    stop_grace: int = _at_least(0, 600)  # seconds RL processes have to end after SIGTERM, SIGINT or SIGHUP
 
 
 @dataclass(frozen=True)

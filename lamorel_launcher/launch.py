@@ -16,6 +16,7 @@ from lamorel_launcher.layout import Address, environments
 from lamorel_launcher.machines import OneMachine, SeveralMachines, store_socket, wait_for_machine_0
 from lamorel_launcher.processes import Process, python_command
 from lamorel_launcher.settings import LaunchError, Settings, read_settings
+from lamorel_launcher.stopping import StoppedEarlyError, end_early, handle, held_back
 from lamorel_launcher.supervisor import Supervisor
 
 _THIS_MACHINE = "127.0.0.1"
@@ -26,6 +27,7 @@ def launch(settings: Settings) -> int:
 
     Raises:
         LamorelConfigError: there are too few GPUs, or the port is taken.
+        StoppedEarlyError: a signal came before anything was started.
     """
     config = settings.lamorel
     args, setup = config.accelerate_args, config.distributed_setup_args
@@ -42,15 +44,17 @@ def launch(settings: Settings) -> int:
         listener = store_socket("::" if ":" in address.host else "0.0.0.0", address.port, any_port=False)
     elif args.num_machines > 1:
         wait_for_machine_0(address, config.gloo_timeout)
-    # Before anything here has threads: they start in the middle of a fork.
-    processes = _start(settings, found)
-    machines: OneMachine | SeveralMachines
-    if args.num_machines == 1:
-        assert listener is not None
-        machines = OneMachine(listener, address.host)
-    else:
-        machines = SeveralMachines(address, args.machine_rank, args.num_machines, listener)
-    return Supervisor(processes, machines, range(setup.n_rl_processes), setup.stop_grace).run()
+    with held_back():
+        # Before anything here has threads: they start in the middle of a fork.
+        processes = _start(settings, found)
+        machines: OneMachine | SeveralMachines
+        if args.num_machines == 1:
+            assert listener is not None
+            machines = OneMachine(listener, address.host)
+        else:
+            machines = SeveralMachines(address, args.machine_rank, args.num_machines, listener)
+        supervisor = Supervisor(processes, machines, range(setup.n_rl_processes), setup.stop_grace)
+    return supervisor.run()
 
 
 def _start(settings: Settings, environments: dict[int, dict[str, str]]) -> list[Process]:
@@ -65,7 +69,10 @@ def _start(settings: Settings, environments: dict[int, dict[str, str]]) -> list[
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; the exit status is that of the process that failed, or 2 where the configuration is wrong."""
+    """The command; the exit status is that of the process that failed, or 2 where the configuration is wrong.
+
+    75 where the run was asked to stop, and goes on with the same command.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # c10d warns of every address that has no name
     try:
@@ -73,7 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (LaunchError, LamorelConfigError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+    except StoppedEarlyError as stopped:
+        print(f"lamorel_launcher: {stopped}", file=sys.stderr, flush=True)
+        return stopped.status
 
 
 if __name__ == "__main__":
+    handle(end_early)
     sys.exit(main())

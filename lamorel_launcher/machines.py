@@ -11,6 +11,7 @@ from typing import Any
 from lamorel.config import LamorelConfigError
 from lamorel_launcher.layout import Address
 from lamorel_launcher.settings import ARGS_KEY
+from lamorel_launcher.stopping import STOPPED
 
 _BEAT_S = 1.0
 _SILENT_S = 7.0  # a launcher that does not beat for so long is gone
@@ -64,17 +65,30 @@ def wait_for_machine_0(address: Address, timeout_s: float) -> None:
 
 
 class OneMachine:
-    """A run on this machine alone: there is nobody to ask."""
+    """A run on this machine alone: there is nobody to ask.
+
+    Attributes:
+        news_s: seconds in which another machine's failure is known here.
+    """
+
+    news_s = 3.0  # of a process that has died here, and of one that has noticed
 
     def __init__(self, listener: socket.socket, host: str) -> None:
         self._store = hold_store(listener, host)
 
-    def problem(self) -> str | None:
-        """Why the processes of this machine have to end, as another machine knows."""
+    def problem(self) -> tuple[str, int] | None:
+        """Why the processes of this machine have to end, as another machine knows, and the exit status for it."""
         return None
 
-    def report(self, text: str) -> None:
-        """Tells the other machines what has failed here."""
+    def report(self, text: str, status: int) -> None:
+        """Tells the other machines what has failed here, or stopped."""
+
+    def hand_on(self, number: int) -> None:
+        """Tells the other machines of a signal that came here."""
+
+    def asked_elsewhere(self) -> list[int]:
+        """Signals that other machines have handed on, each once."""
+        return []
 
     def ended_elsewhere(self, ended_here: Collection[int]) -> set[int]:
         """RL ranks that have ended well on other machines, after telling these about ours."""
@@ -87,32 +101,48 @@ class OneMachine:
 class SeveralMachines:
     """A thread writes this launcher's news to the store every second, and reads those of the others.
 
+    As OneMachine.
+
     Args:
         listener: of the store, on machine 0.
     """
 
+    news_s = _SILENT_S + 2 * _BEAT_S
+
     def __init__(self, address: Address, machine: int, machines: int, listener: socket.socket | None) -> None:
         self._address, self._machine, self._listener = address, machine, listener
         self._others = [m for m in range(machines) if m != machine]
-        self._news: dict[str, Any] = {"beat": 0, "failure": None, "rl_ended": [], "done": False}
+        self._news: dict[str, Any] = {"beat": 0, "failure": None, "signals": [], "rl_ended": [], "done": False}
         self._done_told = False
         self._store_lost = False
         self._heard: dict[int, dict[str, Any]] = {}
         self._heard_at: dict[int, float] = {}
+        self._signals_taken = dict.fromkeys(self._others, 0)
         threading.Thread(target=self._run, daemon=True).start()
 
-    def problem(self) -> str | None:
+    def problem(self) -> tuple[str, int] | None:
         if self._store_lost:
-            return f"the launcher of machine 0 ({self._address.host}) does not answer any more"
+            return f"the launcher of machine 0 ({self._address.host}) does not answer any more", 1
         for machine, news in sorted(self._heard.items()):
             if news["failure"] is not None:
-                return news["failure"]
+                text, status = news["failure"]
+                return text, STOPPED if status == STOPPED else 1
             if not news["done"] and time.monotonic() > self._heard_at[machine] + _SILENT_S:
-                return f"the launcher of machine {machine} has been silent for {_SILENT_S:g} s"
+                return f"the launcher of machine {machine} has been silent for {_SILENT_S:g} s", 1
         return None
 
-    def report(self, text: str) -> None:
-        self._news["failure"] = text
+    def report(self, text: str, status: int) -> None:
+        self._news["failure"] = [text, status]
+
+    def hand_on(self, number: int) -> None:
+        self._news["signals"].append(number)
+
+    def asked_elsewhere(self) -> list[int]:
+        found: list[int] = []
+        for machine, news in list(self._heard.items()):
+            found += news["signals"][self._signals_taken[machine] :]
+            self._signals_taken[machine] = len(news["signals"])
+        return found
 
     def ended_elsewhere(self, ended_here: Collection[int]) -> set[int]:
         self._news["rl_ended"] = sorted(ended_here)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from lamorel.distributed.launched import HELD_OUTPUT_VARIABLE, OUTPUT_RELEASED
+from lamorel_launcher.stopping import begin_child
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # of Linux; found here, as little may happen between fork and exec
@@ -20,7 +21,7 @@ class Process:
 
     It has a session of its own, so that Ctrl-C reaches the launcher alone and its own children can be ended with it.
     What an LLM process prints before it makes its Caller is held back: it runs the same script as RL process 0, whose
-    words it would repeat.
+    words it would repeat. It ignores the signals that ask a run to stop, as it serves until that has stopped.
 
     Attributes:
         name: how it is called in messages.
@@ -46,7 +47,7 @@ class Process:
             stderr=self._held,
             pass_fds=real,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=_beginning(os.getpid(), is_llm),
         )
         for descriptor in real:
             os.close(descriptor)
@@ -96,13 +97,14 @@ def python_command(script: object, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, str(script), *arguments]
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def _beginning(parent: int, is_llm: bool) -> Callable[[], None]:
     """What a child runs before exec: it is to be killed with its parent, however that one ends."""
 
-    def set_signal() -> None:
+    def begin() -> None:
         if _prctl is not None:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # gone already
             os._exit(1)
+        begin_child(ignores=is_llm)
 
-    return set_signal
+    return begin

@@ -5,6 +5,9 @@ observation and info already to the next one. What the last state of the ended e
 and `infos["final_obs"]`, where the mask `infos["_final_info"]` is true.
 """
 
+import atexit
+import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import index
@@ -12,11 +15,15 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector.async_vector_env import AsyncState
 
 from babyai_text.options import check_choice
 from babyai_text.replay import ReplayState, SeededEpisodes
 
 BACKENDS = ("sync", "process")
+
+# SLURM and Ctrl-C send these to every process; the one that steps the environments decides what becomes of them
+LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class SyncEpisodes(SyncVectorEnv):
@@ -36,7 +43,26 @@ class SyncEpisodes(SyncVectorEnv):
 
 
 class ProcessEpisodes(AsyncVectorEnv):
-    """Every environment in a process of its own: worth it only where a step takes longer than a message."""
+    """Every environment in a process of its own: worth it only where a step takes longer than a message.
+
+    The workers ignore `LEFT_TO_PARENT`, and end with the process that made them.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], gym.Env]], **options: Any) -> None:
+        # held back until a worker ignores them: it is born with the handlers of this process
+        signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
+        try:
+            super().__init__([partial(_in_worker, make_one) for make_one in makers], **options)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
+        atexit.register(_kill, self.processes)  # before multiprocessing's own, which would wait for a SIGTERM's effect
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """As gymnasium's; `terminate` is SIGKILL here."""
+        if terminate:
+            self._state = AsyncState.DEFAULT
+            _kill(self.processes)
+        super().close_extras(timeout, terminate)
 
     def get_state(self) -> list[dict[str, Any]]:
         """One JSON-able dict per environment."""
@@ -83,6 +109,19 @@ def make_vec_from(
         return SyncEpisodes(makers, autoreset_mode=AutoresetMode.SAME_STEP)
     # shared memory would return texts as blanks
     return ProcessEpisodes(makers, shared_memory=False, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _in_worker(make_one: Callable[[], gym.Env]) -> gym.Env:
+    if multiprocessing.parent_process() is not None:  # gymnasium makes one in this process, too, to look at its spaces
+        for number in LEFT_TO_PARENT:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
+    return make_one()
+
+
+def _kill(processes: Sequence[Any]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _seeded(make_one: Callable[[], gym.Env], seeds: list[int]) -> SeededEpisodes:

@@ -25,6 +25,13 @@ class ProcessLostError(RuntimeError):
 class ProcessLostExit(SystemExit):
     """The same under our launcher, which has said which process ended first: this one ends without a word."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(LOST_STATUS)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
 
 class PeerFailedError(RuntimeError):
     """Another LLM process failed, so that work which all of them share cannot go on; the reason is the other's."""
@@ -73,7 +80,7 @@ def first_failure(failures: Iterable[Failure]) -> Failure | None:
 
 def process_lost(message: str) -> BaseException:
     """What to raise where another process has gone."""
-    return ProcessLostExit(LOST_STATUS) if has_our_launcher() else ProcessLostError(message)
+    return ProcessLostExit(message) if has_our_launcher() else ProcessLostError(message)
 
 
 def _pickled(error: BaseException) -> bytes | None:

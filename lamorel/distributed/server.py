@@ -17,7 +17,13 @@ from lamorel.distributed.doors import Door
 from lamorel.distributed.failures import Failure, WaitTimeoutError
 from lamorel.distributed.gpus import choose_gpus
 from lamorel.distributed.gradients import SharedModule
-from lamorel.distributed.launched import HELD_OUTPUT_VARIABLE, OUTPUT_RELEASED, World, wait_to_be_ended
+from lamorel.distributed.launched import (
+    HELD_OUTPUT_VARIABLE,
+    OUTPUT_RELEASED,
+    World,
+    has_our_launcher,
+    wait_to_be_ended,
+)
 from lamorel.distributed.llm_group import GROUP_ERRORS, LLMGroup
 from lamorel.distributed.messages import ALIVE, CLOSE, LOADED, Reply, Request
 from lamorel.forwards import base_model
@@ -185,7 +191,10 @@ def release_output() -> None:
 
 
 def _leave_signals_to_others() -> None:
-    """A checkpoint asked for by SIGUSR1, or Ctrl-C, is the RL process's affair; SIGTERM ends this one at once."""
+    """A checkpoint asked for by SIGUSR1 or SIGTERM, or Ctrl-C, is the RL process's affair, and needs this one.
+
+    Our launcher ends it otherwise; others do by SIGTERM.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if has_our_launcher() else signal.SIG_DFL)

@@ -29,7 +29,8 @@ class Row:
         seconds_left: at that speed; None for a run that has ended.
         job: as squeue names it, JOB or ARRAY_INDEX.
         restarts: how often the job has begun again.
-        folder: logs/ID. log: the job's log file.
+        folder: logs/ID.
+        log: the job's log file, once it has begun.
     """
 
     name: str
@@ -144,7 +145,7 @@ def _row_of_job(job: Job, run: Run | None, asked: bool, now: float) -> Row:
         run,
         job=element,
         restarts=max((event.restart for event in job.events), default=0),
-        log=f"campaign/logs/{job.name}_{element}.log",
+        log=f"campaign/logs/{job.name}_{element}.log" if job.events or job.runs else None,
     )
 
 

@@ -109,7 +109,18 @@ def collect(logs: list[Path] | None, root: Path, problems: list[str]) -> tuple[b
     submitted = read_submitted(root / "campaign" / "logs", problems)
     events = read_events(root / "campaign" / "logs", problems)
     runs = read_runs(logs or storage_logs(root), now, problems)
-    return queue is not None, make_rows(queue, submitted, events, runs, root=os.path.realpath(root), now=now)
+    rows = make_rows(queue, submitted, events, runs, root=os.path.realpath(root), now=now)
+    return queue is not None, [_with_error(row, root) for row in rows]
+
+
+def _with_error(row: Row, root: Path) -> Row:
+    """With the error of the job's log, where no more than an exit status is known."""
+    from campaign.traces import last_error
+
+    if not row.log or not row.reason.startswith("exit status"):
+        return row
+    error = last_error(root / row.log)
+    return dataclasses.replace(row, reason=f"{row.reason}, {error}") if error else row
 
 
 def selects(pattern: str, row: Row) -> bool:

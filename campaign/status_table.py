@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from campaign.standing import STATES
 
 HEADER = ("run", "seed", "state", "frames", "success", "fps", "left", "job", "update")
 LEFT = ("run", "state")  # columns that are aligned to the left, the others hold numbers
+SECTION = re.compile(r"\b(rl_script_args|lamorel_args)\.")  # of a key in the arguments
 GAP = "  "
 NAME = 24  # characters that the first column has room for, before the last column is left out
 NARROWEST = 12
@@ -50,7 +52,7 @@ def summary(rows: Sequence[Row]) -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     reason = row.reason.split(",")[0].split(" until ")[0] if row.state == "waiting" else ""
     return (
-        row.title,
+        SECTION.sub("", row.title),
         "" if row.seed is None else str(row.seed),
         row.state + (f" ({reason})" if reason else ""),
         _frames(row),

@@ -21,6 +21,8 @@ from campaign.slurm_queue import Key, job_key
 # numbers of a run.json, those that it must hold first
 NEEDED = ("num_steps", "started", "written")
 MEASURED = ("update", "frames", "success_rate", "frames_per_second")
+ERROR = re.compile(r"error: |[\w.]+(Error|Exception): ")
+LOG_TAIL = 20_000  # bytes
 UNWATCHED = 1800.0  # seconds without a sign of life after which a run elsewhere counts as gone, or 5 updates
 
 
@@ -159,6 +161,17 @@ def is_alive(record: dict[str, Any], now: float) -> bool:
     updates, frames, speed = (record.get(name) or 0 for name in ("update", "frames", "frames_per_second"))
     seconds = frames / updates / speed if updates and speed else 0.0  # of an update
     return now - record["written"] < max(UNWATCHED, 5 * seconds)
+
+
+def last_error(path: Path) -> str:
+    """The last line of a job's log that tells of an error, a traceback's last one included; "" where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - LOG_TAIL, 0))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if ERROR.match(line)), "")
 
 
 def storage_logs(root: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 from experiments.atomic_files import write_atomically
 
 RECORD = "run.json"
+MEASURED = ("success_rate", "frames_per_second")  # by updates
 # what SLURM tells a job of itself; the ids of an array job and of its element make the name squeue shows
 SLURM_VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT")
 
@@ -43,7 +44,15 @@ class RunRecord:
     def __init__(self, folder: Path, num_steps: int) -> None:
         self.path = folder / RECORD
         self.facts: dict[str, Any] = {"num_steps": num_steps, **process_facts(), "started": time.time()}
-        self.standing: dict[str, Any] = {}
+        self.standing = self._left_behind()
+
+    def _left_behind(self) -> dict[str, Any]:
+        """What an earlier start measured last, to be shown until this one's first update is over."""
+        try:
+            record = json.loads(self.path.read_text(encoding="utf-8"))
+            return {name: record[name] for name in MEASURED if name in record}
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def write(self, state: str, *, reason: str = "", **standing: Any) -> None:
         """Note how the run stands.

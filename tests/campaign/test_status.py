@@ -16,7 +16,7 @@ from campaign.rows import make_rows
 from campaign.slurm_queue import parse_queue
 from campaign.standing import STATES
 from campaign.status_table import duration, short, summary, table
-from campaign.traces import Event, Run, Submitted, array_indices
+from campaign.traces import Event, Run, Submitted, array_indices, last_error
 from tests.experiments.conftest import ROOT, make_config, script_environment, small, symbolic, tiny_models
 
 __all__ = ["small", "symbolic", "tiny_models"]  # fixtures
@@ -398,6 +398,7 @@ def test_command_joins_queue_logs_and_runs(campaign):
         (logs / f"q1_mixed_41_{task}.events").write_text("\n".join(lines) + "\n")
     slurm = {"job_id": "43", "array_job_id": "41", "array_task_id": "1"}
     write_run(campaign / "storage" / "logs" / "a_seed_1", state="running", frames=32, slurm=slurm, written=7.0)
+    (logs / "q1_mixed_41_2.log").write_text("update 1\nerror: a is not a known key\nsrun: error: exit code 1\n")
     lines = f"41|1|RUNNING|None|2026-11-21T23:26:05|q1_mixed|{campaign}/q1_mixed.sh|{campaign}\n"
     lines += f"42|1|PENDING|Dependency|N/A|french|{campaign}/french.sh|{campaign}\n"
     answer = campaign.parent / "squeue.txt"
@@ -410,7 +411,9 @@ def test_command_joins_queue_logs_and_runs(campaign):
     assert french.split() == ["french", "1", "waiting", "(Dependency)", "42_1"]
     assert first.split() == ["q1_mixed", "1", "running", "32/96", "33%", "0.500", "10", "6s", "41_1", "3"]
     assert second.split() == ["q1_mixed", "2", "failed", "41_2"]
-    assert note == "failed: q1_mixed seed 2: exit status 1 (campaign/logs/q1_mixed_41_2.log)"
+    assert (
+        note == "failed: q1_mixed seed 2: exit status 1, error: a is not a known key (campaign/logs/q1_mixed_41_2.log)"
+    )
     assert counts == "3 runs: 1 running, 1 waiting, 1 failed"
     assert status(campaign, "--check").returncode == 1
     assert status(campaign, "--check", "french*").returncode == 0
@@ -451,6 +454,17 @@ def test_command_names_what_it_cannot_read_and_shows_the_rest(campaign):
     assert "y_2.events: line 2" in done.stderr
     assert "frames" in next(line for line in done.stderr.splitlines() if "wrong_seed_1" in line)
     assert "2 runs: 1 running, 1 done" in done.stdout
+
+
+def test_last_error(tmp_path):
+    log = tmp_path / "job.log"
+    log.write_text(
+        "error: old\n" + "x" * 30_000 + "\nTraceback\n  File\ntorch.OutOfMemoryError: 3 GiB\nsrun: error: 1\n"
+    )
+    assert last_error(log) == "torch.OutOfMemoryError: 3 GiB"
+    log.write_text("error: old\n" + "x" * 30_000)
+    assert last_error(log) == ""
+    assert last_error(tmp_path / "none.log") == ""
 
 
 def test_storage_root_comes_from_the_environment_or_the_site_file(campaign, tmp_path, monkeypatch):

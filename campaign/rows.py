@@ -63,7 +63,7 @@ def make_rows(
     root: str,
     now: float,
 ) -> list[Row]:
-    """One row per run, and per job without a run, in the order of their names and seeds.
+    """One row per run, and per job without a run, in the order of their names, arguments, seeds and jobs.
 
     A script that was submitted again with the same arguments and seed is one run: its newest job counts, and older ones
     only while they are in the queue.
@@ -105,13 +105,13 @@ def make_rows(
             if one is newest or (one.queued and one.queue_state not in ENDED):
                 of_it: list[Run | None] = [*(one.runs or (trained.values() if one is newest else ()))]
                 rows += [_row_of_job(one, run, queue is not None, now) for run in of_it or [None]]
-    return sorted(rows, key=lambda row: (row.name, row.arguments, row.seed is None, row.seed or 0, row.job or ""))
+    return sorted(rows, key=lambda row: (row.name, row.arguments, -1 if row.seed is None else row.seed))
 
 
 def _groups(jobs: Iterable[Job]) -> list[list[Job]]:
     """The jobs of each run, oldest first."""
     groups: dict[Any, list[Job]] = {}
-    for job in sorted(jobs, key=lambda job: (int(job.key[0]) if job.key[0].isdigit() else 0, job.key[0])):
+    for job in sorted(jobs, key=lambda job: (len(job.key[0]), job.key[0])):  # numbers of any length
         groups.setdefault((job.name, job.arguments, job.key[1]), []).append(job)
     return list(groups.values())
 

@@ -293,7 +293,7 @@ def test_what_is_submitted_again_is_one_run():
         ("q1_mixed", "12_2", "waiting", None),
     ]
     both = rows(queue=[*waiting, *queue("5_1 RUNNING None")], **known)
-    assert {row.job for row in both if row.name == "q1_mixed"} == {"5_1", "12_1", "12_2"}, "old, but in the queue"
+    assert [row.job for row in both if row.name == "q1_mixed"] == ["5_1", "12_1", "12_2"], "old, but in the queue"
 
 
 def test_a_run_without_a_job_is_named_by_its_id():

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: train test test-slow test-browser lint types install
+.PHONY: train test test-slow test-browser test-slurm lint types install
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test          unit tests, golden checks, one end-to-end run of each script"
 	@echo "make test-slow     kills, pipelines, rates over thousands of episodes"
 	@echo "make test-browser  the trajectory viewer in a headless browser (installs chromium where apt-get can)"
+	@echo "make test-slurm    campaigns on a SLURM cluster of two nodes on this machine (installs it where apt-get can)"
 	@echo "make lint          ruff and mypy"
 
 install: $(READY)
@@ -53,6 +54,14 @@ test-browser: $(READY)
 	@$(BIN)/python -c 'import playwright' 2> /dev/null || \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
 	$(BIN)/python -m pytest -m browser -rs
+
+# Without SLURM and without apt-get or root the tests skip, and say why.
+test-slurm: $(READY)
+	@export PATH="$$PATH:/usr/sbin"; { command -v slurmctld && command -v slurmd && command -v munged; } > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge > /dev/null; } || \
+	  echo "SLURM could not be installed"
+	$(BIN)/python -m pytest -m slurm -rs
 
 lint: $(READY)
 	$(BIN)/ruff check .

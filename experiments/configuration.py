@@ -134,6 +134,7 @@ class RLScriptArgs:
     detach_value: bool
     normalize_advantages: bool
     target_kl: float | None
+    max_skipped_gradient_steps: int
     template_test: int
     tensorboard: bool
     wandb: bool
@@ -198,7 +199,7 @@ CHOICES = {
 POSITIVE = (
     "torch_threads", "number_envs", "max_episode_steps", "nbr_obs", "temperature", "num_steps", "frames_per_proc", "lr",
     "adam_eps", "max_grad_norm", "clip_eps", "epochs", "batch_size", "value_lr", "target_kl", "checkpoint_every",
-    "number_episodes",
+    "max_skipped_gradient_steps", "number_episodes",
 )  # fmt: skip
 NOT_NEGATIVE = ("seed", "num_dists", "entropy_coef", "value_loss_coef", "reward_scale")
 UNIT_INTERVAL = ("discount", "gae_lambda", "beta1", "beta2")

@@ -34,7 +34,9 @@ def open_drrn_agent(config: Config) -> Iterator[DRRNAgent]:
     """The DRRN agent that learns, with its environments."""
     rl = config.rl
     policy = make_drrn_policy(config)
-    settings = DRRNConfig(rl.frames_per_proc, rl.reward_scale, rl.bootstrap_timeouts, rl.drrn)
+    settings = DRRNConfig(
+        rl.frames_per_proc, rl.reward_scale, rl.bootstrap_timeouts, rl.max_skipped_gradient_steps, rl.drrn
+    )
     with closing(make_envs(rl, seeds=training_seeds(rl))) as envs:
         yield DRRNAgent(envs, make_prompters(rl), policy, settings, seed=rl.seed)
 

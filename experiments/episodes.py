@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.nonfinite import check_rewards
+
 
 class Episode(NamedTuple):
     """A finished episode."""
@@ -28,7 +30,12 @@ class EpisodeCounter:
         return cls([0.0] * count, [0] * count)
 
     def step(self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> dict[int, Episode]:
-        """Add one step of all environments; returns the episodes that it ended, by environment."""
+        """Add one step of all environments; returns the episodes that it ended, by environment.
+
+        Raises:
+            NonFiniteError: a reward is no finite number.
+        """
+        check_rewards(rewards, self.frames)
         finished = {}
         for i, reward in enumerate(rewards):
             self.returns[i] += float(reward)

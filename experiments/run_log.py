@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 STATISTICS = ("mean", "std", "min", "max")
 LOSS_COLUMNS = ("entropy", "policy_loss", "value_loss", "loss", "grad_norm")
-TRACKED = ("approx_kl", "clip_fraction", "gradient_steps")  # beside log.csv's columns, in TensorBoard and wandb
+# beside log.csv's columns, in TensorBoard and wandb
+TRACKED = ("approx_kl", "clip_fraction", "gradient_steps", "skipped_gradient_steps")
 COLUMNS = (
     "update", "episodes", "frames", "FPS", "duration",
     *(f"return_{s}" for s in STATISTICS), "success_rate",

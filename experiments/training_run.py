@@ -15,7 +15,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from experiments.agents.base_agent import Collected, LearningAgent
 from experiments.checkpoint import CheckpointStore, check_same_agent, check_same_config, read_states, read_trainer
 from experiments.configuration import Config
+from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
+from experiments.nonfinite import DivergedError, NonFiniteError
 from experiments.probe_prompts import probe_states
 from experiments.run_log import Progress, RunLog, log_row
 from experiments.run_record import RunRecord
@@ -41,15 +43,16 @@ def run_training(config: Config, paths: ExperimentPaths, open_agent: OpenAgent) 
 
     Raises:
         Stopped: SIGTERM or SIGUSR1 came; the update it came in is finished and saved.
+        UserError: numbers are not finite, and there is no going on; checkpoints are as they were.
     """
     with TrainingRun(config, paths, open_agent) as run:
         run.resume()
         with finishing_steps():
             while not run.is_complete:
-                start = time.perf_counter()
-                rollout = run.agent.collect_rollout()
-                stats = run.agent.update(rollout)
-                run.record(rollout, stats, seconds=time.perf_counter() - start)
+                try:
+                    run.advance()
+                except NonFiniteError as error:
+                    raise UserError(run.explain(error)) from error
                 run.checkpoint_if_due()
                 run.stop_if_asked()
     logger.info("done: %s", paths.logs)
@@ -61,13 +64,15 @@ class TrainingRun:
     Attributes:
         agent: the agent that learns.
         progress: updates, episodes, frames and seconds so far.
+        saved: the update of the newest checkpoint, None where there is none.
     """
 
     def __init__(self, config: Config, paths: ExperimentPaths, open_agent: OpenAgent) -> None:
         rl = config.rl
         self.config, self.paths = config, paths
         self.progress = Progress()
-        self.saved_update = -1  # of this start
+        self.saved: int | None = None
+        self.overdue = False  # a checkpoint that was due has been put off
         self.store = CheckpointStore(paths.models)
         with ExitStack() as opened:  # closes what is open already when a later step fails
             opened.enter_context(self.store.locked())
@@ -77,6 +82,7 @@ class TrainingRun:
                 check_same_agent(trainer, config.agent, self.checkpoint)
                 check_same_config(trainer["config"], config.resolved, self.checkpoint)
                 self.progress = Progress(**trainer["progress"])
+                self.saved = self.progress.update
             self.run_record = RunRecord(paths.logs, rl.num_steps)
             opened.push(self._note_end)
             self.run_record.write("running", **self._standing())
@@ -117,6 +123,32 @@ class TrainingRun:
         self.log.open(self.progress)
         self.bar.update(self.progress.frames)
 
+    def advance(self) -> None:
+        """One update: collect, learn, record."""
+        start = time.perf_counter()
+        self.agent.skipping.update = self.progress.update + 1
+        rollout = self.agent.collect_rollout()
+        stats = self.agent.update(rollout)
+        self.record(rollout, stats, seconds=time.perf_counter() - start)
+
+    def explain(self, error: NonFiniteError) -> str:
+        """What is to be said where numbers that are not finite end the run."""
+        where = f"update {self.agent.skipping.update} in {self.config.rl.name_environment}"
+        text = f"{where}: {error}; the same command goes on from {self.checkpoint_name()}"
+        if not isinstance(error, DivergedError):
+            return text
+        section = {"symbolic": "symbolic.", "drrn": "drrn."}.get(self.agent.name, "")
+        dtype = self.config.lamorel.llm_args.dtype
+        other = "" if dtype == "fp32" or section else f" or lamorel_args.llm_args.dtype=fp32 (was {dtype})"
+        return (
+            f"{text}; if it ends here again, give a lower rl_script_args.{section}lr{other} and another "
+            "name_experiment, or a larger rl_script_args.max_skipped_gradient_steps"
+        )
+
+    def checkpoint_name(self) -> str:
+        """Where the run would go on from."""
+        return "its start" if self.saved is None else f"the checkpoint of update {self.saved}, which is intact"
+
     def record(self, rollout: Collected, stats: dict[str, float], *, seconds: float) -> None:
         """Count an update and write it to every log."""
         progress = self.progress
@@ -149,19 +181,25 @@ class TrainingRun:
         return (
             f"update {row['update']} | frames {row['frames']} | success {success} | return {returned} | "
             + "".join(f"{label} {stats[name]:{form}} | " for label, name, form in SHOWN if name in stats)
+            + (f"skipped {skipped:.0f} | " if (skipped := stats["skipped_gradient_steps"]) else "")
             + f"{row['FPS']:.0f} frames/s | {eta / 60:.1f} min left"
         )
 
     def checkpoint_if_due(self) -> None:
         """Every `checkpoint_every` updates, and when the run is complete.
 
+        It is put off while the latest gradient steps were skipped: the weights may be what is broken, and good ones
+        must not make room for them.
+
         PAPER-DIFF(5): the released code saves after the first minibatch of an update, without random states.
         """
-        if self.progress.update % self.config.rl.checkpoint_every == 0 or self.is_complete:
+        due = self.overdue or self.progress.update % self.config.rl.checkpoint_every == 0
+        self.overdue = due and self.agent.skipping.in_a_row > 0
+        if self.is_complete or (due and not self.overdue):
             self.checkpoint_now()
 
     def stop_if_asked(self) -> None:
-        """Save, unless that has just been done, and end; a run that is complete needs no stop.
+        """Save, unless that has just been done or is put off, and end; a run that is complete needs no stop.
 
         Raises:
             Stopped: a signal has come.
@@ -169,9 +207,11 @@ class TrainingRun:
         signal = stop_signal()
         if signal is None or self.is_complete:
             return
-        if self.saved_update != self.progress.update:
+        update = self.progress.update
+        if self.saved != update and not self.agent.skipping.in_a_row:
             self.checkpoint_now()
-        raise Stopped(f"stopped by {signal} after update {self.progress.update}: the same command goes on from there")
+        where = "there" if self.saved == update else self.checkpoint_name()
+        raise Stopped(f"stopped by {signal} after update {update}: the same command goes on from {where}")
 
     @property
     def is_complete(self) -> bool:
@@ -189,5 +229,5 @@ class TrainingRun:
             {"agent": self.agent.get_state(), "random": get_random_states()},
             self.agent.save,
         )
+        self.saved = progress.update
         self.log.write_status(progress)
-        self.saved_update = progress.update

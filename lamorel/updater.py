@@ -61,7 +61,8 @@ class BaseUpdater(ABC):
         """Back-propagates a mean of per-sample losses, chunk by chunk, so that memory holds one chunk's graph.
 
         The gradients added to the parameters are those of `losses.mean()` in one graph. They are not zeroed before,
-        and no optimizer step is made.
+        and no optimizer step is made. Where a loss is not finite, all gradients become NaN, also those that would be
+        finite: in every process, as gradients are shared, so that all can do the same about it.
 
         Args:
             loss_fn: `loss_fn(outputs, **rows)` -> (n,) losses of the n samples of a chunk. `outputs` is a list of n
@@ -86,6 +87,8 @@ class BaseUpdater(ABC):
                 if losses is None:
                     losses = loss.new_empty(total)
                 losses[torch.tensor(chunk, device=loss.device)] = loss.detach()
+            if losses is not None and not torch.isfinite(losses.sum()):
+                self._llm_module.spoil_gradients()
         return torch.empty(0) if losses is None else losses
 
     def _chunk_losses(

@@ -42,6 +42,12 @@ class LocalModule(torch.nn.Module):
         """Around backward passes whose gradients belong together; here there is nobody to exchange them with."""
         return nullcontext()
 
+    def spoil_gradients(self) -> None:
+        """Make every gradient NaN that the backward passes have added to."""
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.fill_(float("nan"))
+
 
 class Worker:
     """One LLM process's state.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from experiments.episodes import Episode
+from experiments.nonfinite import SkippedSteps
 from experiments.prompters import TextState
 
 
@@ -66,10 +67,12 @@ class LearningAgent(Protocol):
     Attributes:
         name: written into checkpoints, so that another agent's are refused.
         reads_prompts: whether `probabilities` can follow the probe prompts.
+        skipping: counts the gradient steps that it skips.
     """
 
     name: ClassVar[str]
     reads_prompts: ClassVar[bool]
+    skipping: SkippedSteps
 
     def collect_rollout(self) -> Any:
         """Act; returns a `Collected`."""

@@ -103,6 +103,12 @@ class SharedModule(LocalModule):
         if self._updating:
             self._exchange(active=True)
 
+    def spoil_gradients(self) -> None:
+        """Those that are not exchanged yet: the exchange makes them NaN in every process."""
+        for parameter in self._new:
+            if parameter.grad is not None:
+                parameter.grad.fill_(float("nan"))
+
     def _begin(self, shares: Sequence[int]) -> None:
         self._shares = list(shares)
         self._missed = {i for i, share in enumerate(shares) if share == 0}

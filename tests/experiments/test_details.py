@@ -45,7 +45,7 @@ def test_success_is_a_positive_reward_at_a_termination():
 def corridor_agent():
     config = PPOConfig(
         steps_per_env=5, gamma=0.99, gae_lambda=0.99, reward_scale=20.0, epochs=2, batch_size=4,
-        bootstrap_timeouts=False, normalize_advantages=False, target_kl=None,
+        bootstrap_timeouts=False, normalize_advantages=False, target_kl=None, max_skipped_gradient_steps=10,
     )  # fmt: skip
     return CorridorAgent(Corridor(), config, seed=3)
 

@@ -144,7 +144,7 @@ def test_a_gradient_step_worked_out_by_hand(monkeypatch):
         Transition(np.array([4]), "b", 0.0, 1, nothing, []),
         Transition(np.array([5]), "b", 0.0, 2, np.array([6]), ["c"]),
     ]
-    agent = DRRNAgent(NoEnvs(), [], TablePolicy(table), DRRNConfig(8, 20.0, True, ARGS), seed=1)
+    agent = DRRNAgent(NoEnvs(), [], TablePolicy(table), DRRNConfig(8, 20.0, True, 10, ARGS), seed=1)
     monkeypatch.setattr(agent.memory, "sample", lambda count, generator: batch)
     loss, norm = agent._gradient_step()
     assert loss == pytest.approx((0.045 + 14.5 + 0.08 + 1.5) / 4)

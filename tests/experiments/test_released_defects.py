@@ -88,7 +88,7 @@ class CorridorAgent(BasePPOAgent):
 
     def _minibatch_step(self, samples):
         self.samples = samples
-        return {"approx_kl": 0.0, "ratio_error": 0.0}
+        return {"approx_kl": 0.0, "ratio_error": 0.0, "loss": 0.0, "grad_norm": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_time_outs_in_a_rollout(bootstrap, first):
     """Item 8: terminal as published, or the value of the episode's own last state; a success is terminal always."""
     config = PPOConfig(
         steps_per_env=3, gamma=0.5, gae_lambda=0.5, reward_scale=1.0, epochs=1, batch_size=6,
-        bootstrap_timeouts=bootstrap, normalize_advantages=False, target_kl=None,
+        bootstrap_timeouts=bootstrap, normalize_advantages=False, target_kl=None, max_skipped_gradient_steps=10,
     )  # fmt: skip
     agent = CorridorAgent(Corridor(), config, seed=0)
     agent.update(agent.collect_rollout())

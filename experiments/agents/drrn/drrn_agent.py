@@ -17,6 +17,7 @@ from experiments.agents.drrn.td_learning import td_targets
 from experiments.agents.ppo.base_ppo_agent import action_durations
 from experiments.configuration import DRRNArgs
 from experiments.episodes import Episode, EpisodeCounter, sample_actions
+from experiments.nonfinite import SkippedSteps, can_be_taken
 from experiments.prompters import Prompter, TextState
 from experiments.prompters.stepping import advance_prompters, start_prompters
 
@@ -30,6 +31,7 @@ class DRRNConfig:
     steps_per_env: int
     reward_scale: float
     bootstrap_timeouts: bool
+    max_skipped_gradient_steps: int
     drrn: DRRNArgs
 
 
@@ -40,8 +42,9 @@ class DRRNRollout:
     frames: int = 0
     episodes: list[Episode] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)  # nats per decision, mean of each step
-    losses: list[float] = field(default_factory=list)  # of each gradient step
-    grad_norms: list[float] = field(default_factory=list)  # before clipping
+    losses: list[float] = field(default_factory=list)  # of each gradient step that was taken
+    grad_norms: list[float] = field(default_factory=list)  # of the same, before clipping
+    skipped: int = 0  # gradient steps that were not
 
 
 class DRRNAgent:
@@ -71,6 +74,7 @@ class DRRNAgent:
         self.counter = EpisodeCounter.empty(envs.num_envs)
         self.states: list[EncodedState] = []
         self.steps = 0  # of all environments, since the run began
+        self.skipping = SkippedSteps(config.max_skipped_gradient_steps)
 
     # -- act ------------------------------------------------------------------------------------------------------
 
@@ -85,8 +89,11 @@ class DRRNAgent:
             enough = len(self.memory) >= self.config.drrn.batch_size
             if enough and self.steps % self.config.drrn.update_every == 0:
                 loss, grad_norm = self._gradient_step()
-                rollout.losses.append(loss)
-                rollout.grad_norms.append(grad_norm)
+                if self.skipping.taken(loss, grad_norm, len(rollout.losses) + rollout.skipped + 1):
+                    rollout.losses.append(loss)
+                    rollout.grad_norms.append(grad_norm)
+                else:
+                    rollout.skipped += 1
         return rollout
 
     def _step(self, rollout: DRRNRollout) -> None:
@@ -120,7 +127,8 @@ class DRRNAgent:
     # -- learn ----------------------------------------------------------------------------------------------------
 
     def _gradient_step(self) -> tuple[float, float]:
-        """One step of Adam on the Huber loss of replayed transitions; returns loss and gradient norm."""
+        """One step of Adam on the Huber loss of replayed transitions, if it `can_be_taken`; returns loss and gradient
+        norm."""
         batch = self.memory.sample(self.config.drrn.batch_size, self.replay)
         network = self.policy.network
         q = self.policy.q_values([t.pieces for t in batch], [[t.action] for t in batch])[:, 0]
@@ -134,7 +142,8 @@ class DRRNAgent:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), self.config.drrn.max_grad_norm)
-        self.optimizer.step()
+        if can_be_taken(loss.item(), norm.item()):
+            self.optimizer.step()
         return loss.item(), norm.item()
 
     @torch.no_grad()
@@ -150,7 +159,11 @@ class DRRNAgent:
 
     def update(self, rollout: DRRNRollout) -> dict[str, float]:
         """What the gradient steps of the rollout did; before the memory holds a batch there are none."""
-        stats = {"entropy": float(np.mean(rollout.entropies)), "gradient_steps": float(len(rollout.losses))}
+        stats = {
+            "entropy": float(np.mean(rollout.entropies)),
+            "gradient_steps": float(len(rollout.losses)),
+            "skipped_gradient_steps": float(rollout.skipped),
+        }
         if rollout.losses:
             stats |= {"loss": float(np.mean(rollout.losses)), "grad_norm": float(np.mean(rollout.grad_norms))}
         return stats
@@ -179,6 +192,7 @@ class DRRNAgent:
             "replay": self.replay.bit_generator.state,
             "memory": self.memory.get_state(),
             "steps": self.steps,
+            "skipping": self.skipping.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -192,3 +206,4 @@ class DRRNAgent:
         self.replay.bit_generator.state = state["replay"]
         self.memory.set_state(state["memory"])
         self.steps = state["steps"]
+        self.skipping.set_state(state.get("skipping"))

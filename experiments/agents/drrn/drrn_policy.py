@@ -16,6 +16,7 @@ from experiments.agents.drrn.network import DRRN
 from experiments.agents.drrn.replay_memory import EncodedState
 from experiments.agents.drrn.vocabulary import Vocabulary
 from experiments.errors import UserError
+from experiments.nonfinite import check_policy
 from experiments.prompters import TextState
 
 WEIGHTS, VOCABULARY = "model.safetensors", "sentencepiece.model"
@@ -44,7 +45,9 @@ class DRRNPolicy:
     def decide(self, states: Sequence[EncodedState]) -> Policy:
         """softmax(Q) over each state's candidates, and the largest Q as the value."""
         q = self.q_values([state.pieces for state in states], [state.text.candidates for state in states]).cpu()
-        return Policy(F.log_softmax(q, dim=1).numpy(), q.max(dim=1).values.numpy())
+        policy = Policy(F.log_softmax(q, dim=1).numpy(), q.max(dim=1).values.numpy())
+        check_policy(policy.log_probs, policy.values, [state.text.prompt for state in states])
+        return policy
 
     def save(self, folder: Path) -> None:
         """Write weights and vocabulary."""

@@ -19,6 +19,7 @@ from experiments.agents.ppo.advantages import compute_gae
 from experiments.agents.ppo.rollout import Rollout, Samples
 from experiments.configuration import RLScriptArgs
 from experiments.episodes import Episode, EpisodeCounter, sample_actions
+from experiments.nonfinite import NonFiniteError, SkippedSteps
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class PPOConfig:
     bootstrap_timeouts: bool
     normalize_advantages: bool
     target_kl: float | None
+    max_skipped_gradient_steps: int
 
     @classmethod
     def of(cls, rl: RLScriptArgs) -> PPOConfig:
@@ -47,6 +49,7 @@ class PPOConfig:
             bootstrap_timeouts=rl.bootstrap_timeouts,
             normalize_advantages=rl.normalize_advantages,
             target_kl=rl.target_kl,
+            max_skipped_gradient_steps=rl.max_skipped_gradient_steps,
         )
 
 
@@ -73,6 +76,7 @@ class BasePPOAgent(ABC):
         self.sampling = np.random.default_rng(sampling)
         self.order = np.random.default_rng(order)
         self.counter = EpisodeCounter.empty(envs.num_envs)
+        self.skipping = SkippedSteps(config.max_skipped_gradient_steps)
         self.observations: list[Any] = []
 
     # -- what an agent adds ---------------------------------------------------------------------------------------
@@ -96,7 +100,8 @@ class BasePPOAgent(ABC):
 
     @abstractmethod
     def _minibatch_step(self, samples: Samples) -> dict[str, float]:
-        """One gradient step; the returned dict holds at least `approx_kl`."""
+        """One gradient step, without effect unless `can_be_taken`; returns what is logged of it, of which `loss`,
+        `grad_norm`, `approx_kl` and `ratio_error` are read here."""
 
     # -- collect --------------------------------------------------------------------------------------------------
 
@@ -138,7 +143,11 @@ class BasePPOAgent(ABC):
     # -- learn ----------------------------------------------------------------------------------------------------
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Advantages, then epochs of minibatches; returns the means of what the gradient steps report."""
+        """Advantages, then epochs of minibatches; returns the means of what the gradient steps report that were taken.
+
+        Raises:
+            NonFiniteError: returns overflow, or too many gradient steps in a row were skipped.
+        """
         advantages = compute_gae(
             rollout.rewards,
             rollout.values,
@@ -149,17 +158,29 @@ class BasePPOAgent(ABC):
             end_values=rollout.end_values,
             durations=rollout.durations,
         )
+        if not torch.isfinite(advantages.returns).all():
+            raise NonFiniteError(
+                f"returns overflow: rewards of rl_script_args.name_environment are as large as "
+                f"{rollout.rewards.abs().max():.3g} times rl_script_args.reward_scale, give a smaller one"
+            )
         samples = rollout.samples(advantages)
         if self.config.normalize_advantages:
             a = samples.advantages
             samples = samples._replace(advantages=(a - a.mean()) / (a.std(correction=0) + 1e-8))
-        steps = []
-        for minibatch in self._minibatches(rollout.frames):
-            steps.append(self._minibatch_step(samples.select(minibatch)))
-            if self.config.target_kl is not None and steps[-1]["approx_kl"] > self.config.target_kl:
+        steps, skipped = [], 0
+        for number, minibatch in enumerate(self._minibatches(rollout.frames), start=1):
+            step = self._minibatch_step(samples.select(minibatch))
+            if not self.skipping.taken(step["loss"], step["grad_norm"], number):
+                skipped += 1
+                continue
+            steps.append(step)
+            if self.config.target_kl is not None and step["approx_kl"] > self.config.target_kl:
                 break
-        stats = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
-        return {**stats, "first_ratio_error": steps[0]["ratio_error"], "gradient_steps": float(len(steps))}
+        stats = {"gradient_steps": float(len(steps)), "skipped_gradient_steps": float(skipped)}
+        if steps:
+            stats |= {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+            stats["first_ratio_error"] = steps[0]["ratio_error"]  # no step before it has changed the weights
+        return stats
 
     def _minibatches(self, frames: int):
         """Index arrays: a new seeded permutation per epoch, cut into slices of `batch_size` (the last may be short)."""
@@ -177,6 +198,7 @@ class BasePPOAgent(ABC):
             "counter": {"returns": self.counter.returns, "frames": self.counter.frames},
             "sampling": self.sampling.bit_generator.state,
             "order": self.order.bit_generator.state,
+            "skipping": self.skipping.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -186,6 +208,7 @@ class BasePPOAgent(ABC):
         self.counter = EpisodeCounter(list(state["counter"]["returns"]), list(state["counter"]["frames"]))
         self.sampling.bit_generator.state = state["sampling"]
         self.order.bit_generator.state = state["order"]
+        self.skipping.set_state(state.get("skipping"))
 
 
 def action_durations(infos: dict[str, Any], ended: np.ndarray) -> Tensor:

@@ -13,17 +13,24 @@ from torch import Tensor
 from experiments.agents.ppo.base_ppo_agent import BasePPOAgent, Decision, PPOConfig
 from experiments.agents.ppo.llm_policy import VALUE, LLMPolicy
 from experiments.agents.ppo.rollout import Samples
+from experiments.nonfinite import check_policy
 from experiments.prompters import Prompter, TextState
 from experiments.prompters.stepping import advance_prompters, start_prompters
 from lamorel import Caller
 
 
 def decide(caller: Caller, policy: LLMPolicy, states: Sequence[TextState]) -> Decision:
-    """The policy and the value of N states under the LLM, on the CPU and without gradient."""
+    """The policy and the value of N states under the LLM, on the CPU and without gradient.
+
+    Raises:
+        DivergedError: the LLM gives no finite numbers; the text shows a prompt.
+    """
     candidates = [state.candidates for state in states]
     outputs = caller.custom_module_fns([*policy.policy_keys, VALUE], [state.prompt for state in states], candidates)
     with torch.no_grad():
-        return Decision(policy.log_probs(outputs, candidates).float().cpu(), policy.values(outputs).float().cpu())
+        decision = Decision(policy.log_probs(outputs, candidates).float().cpu(), policy.values(outputs).float().cpu())
+    check_policy(decision.log_probs.numpy(), decision.values.numpy(), [state.prompt for state in states])
+    return decision
 
 
 class LLMPPOAgent(BasePPOAgent):

@@ -12,6 +12,7 @@ from torch import Tensor
 from experiments.agents.ppo.action_scores import entropy
 from experiments.agents.ppo.llm_policy import VALUE, LLMPolicy
 from experiments.agents.ppo.losses import approximate_kl, broadcast_value_loss, policy_loss, value_loss
+from experiments.nonfinite import can_be_taken
 from lamorel import BaseUpdater
 
 ROWS = ("actions", "old_log_probs", "old_values", "advantages", "returns")  # per-sample tensors of a minibatch
@@ -60,6 +61,9 @@ class PPOUpdater(BaseUpdater):
     ) -> dict[str, float]:
         """One step on this share. `kwargs` holds the whole minibatch's tensors named in `ROWS`, each (M,).
 
+        A loss that is not finite in any process makes all gradients so in every process (`accumulate`), and none takes
+        the step.
+
         Returns:
             means over the share of `TERMS`, its size `samples`, the loss, and the gradient norm before clipping.
         """
@@ -76,13 +80,14 @@ class PPOUpdater(BaseUpdater):
             **rows,
         )
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        self.optimizer.step()
         means = {name: total / len(contexts) for name, total in sums.items() if name != "ratio_error"}
         loss = (
             means["policy_loss"]
             - self.config.entropy_coef * means["entropy"]
             + self.config.value_loss_coef * means["value_loss"]
         )
+        if can_be_taken(loss, float(grad_norm)):
+            self.optimizer.step()
         extra = {"ratio_error": sums["ratio_error"], "loss": loss, "grad_norm": float(grad_norm)}
         return {**means, **extra, "samples": float(len(contexts))}
 

@@ -17,6 +17,7 @@ from experiments.agents.ppo.losses import approximate_kl, policy_loss, value_los
 from experiments.agents.ppo.rollout import Rollout, Samples
 from experiments.agents.ppo.symbolic_policy import SymbolicPolicy, SymbolicView, empty_memory
 from experiments.environments import mission, split_observations
+from experiments.nonfinite import can_be_taken, check_policy
 from experiments.prompters import TextState
 
 OPTIMIZER = "optimizer.pt"
@@ -100,15 +101,18 @@ class SymbolicPPOAgent(BasePPOAgent):
         unrolled = self.policy.unroll(observations)
         # for `_next_observations`, which follows a decision in all environments
         self.memory = unrolled.memory.transpose(0, 1).cpu()
-        return Decision(unrolled.log_probs.cpu(), unrolled.values.cpu())
+        decision = Decision(unrolled.log_probs.cpu(), unrolled.values.cpu())
+        check_policy(decision.log_probs.numpy(), decision.values.numpy(), [view.mission for view in observations])
+        return decision
 
     # -- learn ----------------------------------------------------------------------------------------------------
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         stats = super().update(rollout)
-        views = [view for row in rollout.observations for view in row]
-        sample = self.order.permutation(len(views))[: self.config.batch_size]
-        self.policy.take_statistics([views[i] for i in sample])
+        if stats["gradient_steps"]:  # else the policy stays as it was, all of it
+            views = [view for row in rollout.observations for view in row]
+            sample = self.order.permutation(len(views))[: self.config.batch_size]
+            self.policy.take_statistics([views[i] for i in sample])
         return stats
 
     def _minibatches(self, frames: int) -> Iterator[np.ndarray]:
@@ -134,7 +138,8 @@ class SymbolicPPOAgent(BasePPOAgent):
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.network.parameters(), config.max_grad_norm)
-        self.optimizer.step()
+        if can_be_taken(loss.item(), grad_norm.item()):
+            self.optimizer.step()
         with torch.no_grad():
             distance = (torch.exp(log_probs - old_log_probs) - 1).abs()
             return {

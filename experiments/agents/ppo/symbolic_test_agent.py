@@ -10,6 +10,7 @@ from torch import Tensor
 
 from experiments.agents.base_agent import Policy, View
 from experiments.agents.ppo.symbolic_policy import SymbolicPolicy, SymbolicView, empty_memory
+from experiments.nonfinite import check_policy
 
 
 class SymbolicTestAgent:
@@ -37,7 +38,9 @@ class SymbolicTestAgent:
         )
         for view, memory in zip(views, unrolled.memory.transpose(0, 1).cpu(), strict=True):
             self.memory[view.environment] = memory
-        return Policy(unrolled.log_probs.cpu().numpy(), unrolled.values.cpu().numpy())
+        policy = Policy(unrolled.log_probs.cpu().numpy(), unrolled.values.cpu().numpy())
+        check_policy(policy.log_probs, policy.values, [view.mission for view in views])
+        return policy
 
     def close(self) -> None:
         self.memory.clear()

@@ -12,6 +12,7 @@
 #SBATCH --output=campaign/logs/%x_%A_%a.log
 #GLAM figure: distractors
 #GLAM needs: sentencepiece
+#GLAM repeats: actions_6_drrn
 #GLAM hours: 2
 . slurm/environment.sh
 srun slurm/launch_lamorel.py experiments/train_language_agent.py "experiment=[distractors_8,drrn]" \

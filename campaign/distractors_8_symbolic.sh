@@ -11,6 +11,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=campaign/logs/%x_%A_%a.log
 #GLAM figure: distractors
+#GLAM repeats: actions_6_symbolic
 #GLAM hours: 0.5
 . slurm/environment.sh
 srun slurm/launch_lamorel.py experiments/train_symbolic_ppo.py "experiment=[distractors_8,symbolic]" \

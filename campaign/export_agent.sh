@@ -15,7 +15,7 @@
 #SBATCH --output=campaign/logs/%x_%A_%a.log
 #GLAM figure: cloning actions_6
 #GLAM needs: $1
-#GLAM hours: 18
+#GLAM hours: 18 0.5
 . slurm/environment.sh
 srun slurm/launch_lamorel.py experiments/post-training_tests.py \
     "experiment=[${1:-actions_6},export_trajectories]" rl_script_args.seed="$SLURM_ARRAY_TASK_ID" "${@:2}"

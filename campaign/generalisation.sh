@@ -15,7 +15,7 @@
 #SBATCH --output=campaign/logs/%x_%A_%a.log
 #GLAM figure: generalisation q1_mixed q1_npae q1_drrn q1_symbolic
 #GLAM needs: $1
-#GLAM hours: 25
+#GLAM hours: 25 1
 . slurm/environment.sh
 srun slurm/launch_lamorel.py experiments/post-training_tests.py \
     "experiment=[${1:-q1_mixed},generalisation]" rl_script_args.seed="$SLURM_ARRAY_TASK_ID" "${@:2}"

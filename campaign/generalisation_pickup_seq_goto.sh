@@ -15,7 +15,7 @@
 #SBATCH --output=campaign/logs/%x_%A_%a.log
 #GLAM figure: generalisation q1_mixed
 #GLAM needs: $1
-#GLAM hours: 6
+#GLAM hours: 6 0.2
 . slurm/environment.sh
 srun slurm/launch_lamorel.py experiments/post-training_tests.py \
     "experiment=[${1:-q1_mixed},generalisation_pickup_seq_goto]" rl_script_args.seed="$SLURM_ARRAY_TASK_ID" "${@:2}"

@@ -12,6 +12,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=campaign/logs/%x_%A_%a.log
 #GLAM figure: policy_evolution
+#GLAM repeats: q1_mixed
 #GLAM hours: 100
 . slurm/environment.sh
 srun slurm/launch_lamorel.py experiments/train_language_agent.py experiment=policy_evolution \

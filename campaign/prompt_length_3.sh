@@ -12,6 +12,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=campaign/logs/%x_%A_%a.log
 #GLAM figure: prompt_length
+#GLAM repeats: actions_6
 #GLAM hours: 27
 . slurm/environment.sh
 srun slurm/launch_lamorel.py experiments/train_language_agent.py experiment=prompt_length_3 \

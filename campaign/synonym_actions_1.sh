@@ -15,7 +15,7 @@
 #SBATCH --output=campaign/logs/%x_%A_%a.log
 #GLAM figure: generalisation q1_mixed q1_npae q1_drrn
 #GLAM needs: $1
-#GLAM hours: 4
+#GLAM hours: 4 0.2
 . slurm/environment.sh
 srun slurm/launch_lamorel.py experiments/post-training_tests.py \
     "experiment=[${1:-q1_mixed},synonym_actions_1]" rl_script_args.seed="$SLURM_ARRAY_TASK_ID" "${@:2}"

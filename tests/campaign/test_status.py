@@ -149,6 +149,23 @@ CASES = {
         "stopped",
         "submit it again",
     ),
+    "cancelled after a requeue, and squeue still knows": (
+        {
+            "queue": queue("5_1 CANCELLED None"),
+            "events": [event("5_1", "started", 90_000), event("5_1", "requeued", 95_000, 75)],
+        },
+        "stopped",
+        "submit it again",
+    ),
+    "stopped, and SLURM killed its script": (
+        {
+            "queue": queue("5_1 TIMEOUT TimeLimit"),
+            "events": [event("5_1", "started", 90_000)],
+            "runs": [run("5_1", "stopped", 94_999, reason="stopped by SIGTERM after update 7")],
+        },
+        "stopped",
+        "stopped by SIGTERM after update 7",
+    ),
     "stopped at the time limit without a requeue": (
         {
             "events": [event("5_1", "started", 90_000), event("5_1", "ended", 95_000, 75)],
@@ -168,6 +185,20 @@ CASES = {
             "events": [event("5_1", "started", 90_000), event("5_1", "ended", 95_000, 0)],
             "runs": [run("5_1", "done", 94_999, frames=1_500_160)],
         },
+        "done",
+        "",
+    ),
+    "training done, its job about to end": (
+        {
+            "queue": queue("5_1 RUNNING None"),
+            "events": [event("5_1", "started", 90_000)],
+            "runs": [run("5_1", "done", 94_999, frames=1_500_160)],
+        },
+        "done",
+        "",
+    ),
+    "ended with 0, no events": (
+        {"queue": queue("5_1 COMPLETED None"), "submitted": [submitted("5_1")]},
         "done",
         "",
     ),
@@ -220,6 +251,11 @@ CASES = {
         {"queue": None, "events": [event("5_1", "started", 90_000)], "runs": [run("5_1", "running", 94_000)]},
         "lost",
         "no sign of life",
+    ),
+    "squeue fails, no events, alive": (
+        {"queue": None, "submitted": [submitted("5_1")], "runs": [run("5_1", "running", 94_000, alive=True)]},
+        "running",
+        "",
     ),
     "squeue fails, submitted": ({"queue": None, "submitted": [submitted("5_1")]}, "waiting", "submitted"),
 }  # fmt: skip
@@ -294,6 +330,31 @@ def test_what_is_submitted_again_is_one_run():
     ]
     both = rows(queue=[*waiting, *queue("5_1 RUNNING None")], **known)
     assert [row.job for row in both if row.name == "q1_mixed"] == ["5_1", "12_1", "12_2"], "old, but in the queue"
+
+
+def test_a_job_that_begins_is_not_taken_for_the_one_before_it():
+    """It has told of nothing yet, while run.json is the failed job's."""
+    known = {
+        "submitted": [submitted("5_1"), submitted("12_1")],
+        "runs": [run("5_1", "failed", 94_999, reason="no space")],
+    }
+    [row] = rows(queue=queue("12_1 RUNNING None"), **known)
+    assert (row.job, row.state, row.reason) == ("12_1", "running", "")
+
+
+def test_what_has_ended_and_left_nothing_is_not_shown():
+    """Such as an interactive job, which SLURM forgets minutes later."""
+    assert rows(queue=queue("5_1 COMPLETED None")) == []
+    assert len(rows(queue=queue("5_1 RUNNING None"))) == 1
+
+
+def test_what_is_not_so_yet_or_no_longer_is_not_shown():
+    """A log before the job has begun, and the time that is left to a run that has ended."""
+    [waiting] = rows(queue=queue("5_1 PENDING Resources"))
+    assert waiting.log is None
+    for state in ("failed", "done", "stopped"):
+        [row] = rows(queue=None, runs=[run(None, state, 94_000)])
+        assert (row.seconds_left is None) == (state != "stopped")
 
 
 def test_a_run_without_a_job_is_named_by_its_id():
@@ -403,7 +464,10 @@ def test_command_joins_queue_logs_and_runs(campaign):
     lines += f"42|1|PENDING|Dependency|N/A|french|{campaign}/french.sh|{campaign}\n"
     answer = campaign.parent / "squeue.txt"
     answer.write_text(lines)
-    stub_squeue(campaign, f'[ "$SLURM_TIME_FORMAT" = standard ] && /bin/cat {answer}')
+    stub_squeue(
+        campaign,
+        f'case "$SLURM_TIME_FORMAT $*" in "standard --me --array --noheader --states=all "*) /bin/cat {answer};; esac',
+    )
     done = status(campaign)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -417,6 +481,9 @@ def test_command_joins_queue_logs_and_runs(campaign):
     assert counts == "3 runs: 1 running, 1 waiting, 1 failed"
     assert status(campaign, "--check").returncode == 1
     assert status(campaign, "--check", "french*").returncode == 0
+    (campaign / "link").symlink_to("storage/logs")
+    twice = status(campaign, "--logs", str(campaign / "storage" / "logs"), str(campaign / "link"))
+    assert twice.stdout == done.stdout, "a folder that has two names"
     failed = json.loads(status(campaign, "--json", "--state", "failed").stdout)
     assert [(row["name"], row["seed"], row["log"]) for row in failed["runs"]] == [
         ("q1_mixed", 2, "campaign/logs/q1_mixed_41_2.log")
@@ -558,6 +625,22 @@ def test_the_script_reads_a_training_that_runs_and_is_killed(small, tmp_path, mo
         process.communicate()
     [row] = shown()
     assert row["state"] == "lost"
+
+
+def test_watching_shows_the_newest_until_it_is_interrupted(campaign):
+    code = (
+        "import sys, pathlib; from campaign.status import main; sys.exit(main(sys.argv[2:], pathlib.Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-u", "-c", code, str(campaign), "--watch", "0.1"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "no runs\n"
+        write_run(campaign / "storage" / "logs" / "new_seed_1")
+        while (line := process.stdout.readline()) == "no runs\n":
+            pass
+        assert line.startswith("run ")
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+    assert process.returncode == 0
 
 
 def test_states_are_those_of_the_option():

@@ -1,4 +1,4 @@
-"""Files that are either the old or the new one, never half-written, whatever kills the process."""
+"""Files that are either the old or the new one, never half-written, whatever kills the process or fills the disk."""
 
 from __future__ import annotations
 
@@ -9,15 +9,46 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.storage import writing
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `content` to `path` by way of a temporary file beside it, flushed to the disk before the rename."""
+    """Write `content` to `path` by way of a temporary file beside it, flushed to the disk before the rename.
+
+    Raises:
+        StorageError: it cannot be written; what was there is there still.
+    """
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with writing(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()  # half of it would take what space there is
+            raise
+
+
+def append(path: Path, content: str | bytes) -> None:
+    """Add to a file that is there.
+
+    Raises:
+        StorageError: it cannot be written or is gone; a part of the content may be in it.
+    """
+    with writing(path):
+        # without O_CREAT: a file that has vanished with its disk must not begin anew in the empty mount point
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there; raises StorageError."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

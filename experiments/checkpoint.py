@@ -10,7 +10,6 @@ written last and makes a folder complete.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -18,20 +17,20 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from experiments.atomic_files import give_usual_permissions, sync_folder, sync_path, write_atomically
 from experiments.errors import UserError
-from experiments.run_record import process_name
+from experiments.folder_lock import FolderLock
+from experiments.storage import StorageError, free_space, readable_size, writing
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 TRAINER = "trainer.json"
 STATES = "states.json"
-LOCK = ".lock"
 
 # A resumed run may differ in these; any other difference is refused. Each is a key or the head of keys.
 FREE_ON_RESUME = (
@@ -65,7 +64,8 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, *, remedy: str = "another name_experiment") -> None:
         self.folder = folder
-        self.remedy = remedy
+        self.update: int | None = None  # of the last complete checkpoint, once it was looked for or written
+        self.lock = FolderLock(folder, remedy)
         self.last, self.backup, self.next = folder / "last", folder / "backup", folder / ".next"
 
     def save(self, trainer: dict[str, Any], states: dict[str, Any], save_agent: Callable[[Path], None]) -> None:
@@ -76,9 +76,32 @@ class CheckpointStore:
             states: environments, prompters and random generators, JSON-able.
             save_agent: writes what the agent has learned into a folder (`LearningAgent.save`). Files that it hard-links
                 to those of `last` are not read again.
+
+        Raises:
+            StorageError: the disk is full or fails; what was begun is removed, `last` and `backup` are as they were.
         """
+        try:
+            with writing(self.next):
+                self.lock.check()  # a folder that is gone with its disk must not begin anew in the mount point
+                self._write(trainer, states, save_agent)
+        except Exception as error:
+            shutil.rmtree(self.next, ignore_errors=True)  # it would take what space there is
+            size = self.size()
+            if not isinstance(error, StorageError) or not size:
+                raise
+            with suppress(OSError):
+                error = error.add(
+                    f"a checkpoint takes {readable_size(size)}, {readable_size(free_space(self.folder))} are left"
+                )
+            raise error from error.__cause__
+        with writing(self.folder):
+            self._promote()
+        self.update = trainer["update"]
+
+    def _write(self, trainer: dict[str, Any], states: dict[str, Any], save_agent: Callable[[Path], None]) -> None:
+        """Make a complete `.next`."""
         shutil.rmtree(self.next, ignore_errors=True)
-        self.next.mkdir(parents=True)
+        self.next.mkdir()
         save_agent(self.next)
         (self.next / TRAINER).write_text(json.dumps(trainer, indent=1), encoding="utf-8")
         (self.next / STATES).write_text(json.dumps(states), encoding="utf-8")
@@ -86,7 +109,36 @@ class CheckpointStore:
         sync_folder(self.next)
         write_atomically(self.next / MANIFEST, json.dumps(self._manifest(trainer["update"]), indent=1))
         sync_path(self.next)
-        self._promote()
+
+    def size(self) -> int:
+        """Bytes that a checkpoint takes: those of the last one that it does not share with `backup`; 0 without one."""
+        with suppress(OSError):
+            files = [path.stat() for path in self.last.rglob("*") if path.is_file()]
+            return sum(file.st_size for file in files if file.st_nlink == 1)
+        return 0
+
+    def safe(self) -> str:
+        """What is left of the run when it ends before its time, for messages."""
+        if self.update is None:
+            return "there is no checkpoint yet, the same command starts again"
+        with suppress(OSError):
+            if (self.last / MANIFEST).exists() or (self.backup / MANIFEST).exists():
+                return f"the checkpoint of update {self.update} is complete, the same command goes on from there"
+        return f"the last checkpoint, of update {self.update}, cannot be seen now"
+
+    def lack_of_space(self) -> str | None:
+        """What to say where the checkpoints to come do not fit beside those that are there; None where they do.
+
+        There are three at a time: last, backup and the one that is being written.
+        """
+        size, free = self.size(), free_space(self.folder)
+        wanted = size * (1 if self.backup.exists() else 2)
+        if free >= wanted:
+            return None
+        return (
+            f"{self.folder}: {readable_size(free)} are left and {readable_size(wanted)} wanted, as a checkpoint takes "
+            f"{readable_size(size)} and three of them stand side by side: free space, or the run will stop"
+        )
 
     def _manifest(self, update: int) -> dict[str, Any]:
         """Sizes and hashes of all files of `.next`; what is one file with that of `last` keeps what was noted there."""
@@ -137,13 +189,17 @@ class CheckpointStore:
     def recover(self) -> Path | None:
         """`newest`, after finishing a promotion that a kill interrupted; for the one process that holds `locked`."""
         newest = self.newest()
-        if newest is None or newest == self.last:
+        if newest is None:
+            return None
+        self.update = int(_claimed_update(newest))
+        if newest == self.last:
             return newest
-        if self.last.exists() and verify(self.last)[1] is not None:
-            shutil.rmtree(self.last)  # broken: the next promotion would put it in the place of a good backup
-        if newest == self.backup:
-            return newest
-        self._promote()
+        with writing(self.folder):
+            if self.last.exists() and verify(self.last)[1] is not None:
+                shutil.rmtree(self.last)  # broken: the next promotion would put it in the place of a good backup
+            if newest == self.backup:
+                return newest
+            self._promote()
         return self.last
 
     @contextmanager
@@ -153,19 +209,7 @@ class CheckpointStore:
         Raises:
             UserError: another process holds it; the text names it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK).open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise UserError(
-                    f"{self.folder} is in use by another run ({file.read().strip()}): wait for it or stop it, or give "
-                    + self.remedy
-                ) from None
-            file.truncate(0)
-            file.write(process_name())
-            file.flush()
+        with self.lock:
             yield
 
 
@@ -173,7 +217,7 @@ def _claimed_update(folder: Path) -> float:
     """The update that a manifest names, unverified; infinity where it cannot be read, so that this is looked into."""
     try:
         return float(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["update"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return math.inf
 
 
@@ -190,7 +234,9 @@ def verify(folder: Path) -> tuple[int, str | None]:
         return int(manifest["update"]), None
     except FileNotFoundError:
         return -1, f"{MANIFEST} is missing"
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:  # a disk that fails
+        return -1, f"{error.filename or folder} cannot be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return -1, f"{MANIFEST} cannot be read: {error}"
 
 

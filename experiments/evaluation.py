@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.agents.base_agent import BaseAgent
-from experiments.atomic_files import save_array, write_atomically
+from experiments.atomic_files import make_folder, save_array, write_atomically
 from experiments.configuration import RLScriptArgs
 from experiments.environments import episode_seed
 from experiments.partial_results import PartialResults
@@ -116,7 +116,7 @@ def write_results(folder: Path, stem: str, episodes: Sequence[EpisodeResult], fa
         facts: agent, test and whatever a table needs to name the row; the json holds them, and `summary` as `results`.
     """
     for name in ("return_per_episode", "episodes"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / name)
     returns = np.array([episode.episode_return for episode in episodes])
     save_array(folder / "return_per_episode" / f"{stem}.npy", returns)
     buffer = io.StringIO()

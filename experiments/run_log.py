@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from experiments.atomic_files import write_atomically
+from experiments.atomic_files import append, write_atomically
 from experiments.configuration import Config
 from experiments.episodes import Episode
 from experiments.errors import UserError
@@ -90,8 +90,7 @@ class CsvLog:
         write_atomically(self.path, "".join(_csv_line(row) for row in kept))
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(_csv_line([row[name] for name in self.columns]) for row in rows))
+        append(self.path, "".join(_csv_line([row[name] for name in self.columns]) for row in rows))
 
 
 def _csv_line(values: Sequence[Any]) -> str:
@@ -115,7 +114,7 @@ class RunLog:
         self.log = CsvLog(folder / "log.csv", COLUMNS)
         self.probe_actions = list(probe_actions)
         self.distrib = CsvLog(folder / "distrib.csv", ["update", "frames", "prompt", *self.probe_actions])
-        self.tensorboard: Any = None
+        self.events: Any = None
         self.wandb: Any = None
 
     def open(self, progress: Progress) -> None:
@@ -127,10 +126,9 @@ class RunLog:
         write_atomically(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config.resolved)))
         write_atomically(self.folder / "provenance.json", json.dumps(provenance(), indent=1))
         if self.config.rl.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+            from experiments.event_file import EventFile
 
-            # purge_step makes every reader drop what an interrupted run wrote past the checkpoint
-            self.tensorboard = SummaryWriter(str(self.folder), purge_step=progress.update + 1)
+            self.events = EventFile(self.folder, first_step=progress.update + 1)
         if self.config.rl.wandb:
             import wandb
 
@@ -159,10 +157,8 @@ class RunLog:
             )
         scalars = {name: value for name, value in row.items() if name != "update" and value != ""}
         scalars |= {name: stats[name] for name in TRACKED if name in stats}
-        if self.tensorboard is not None:
-            for name, value in scalars.items():
-                self.tensorboard.add_scalar(name, value, row["update"])
-            self.tensorboard.flush()
+        if self.events is not None:
+            self.events.write(scalars, row["update"])
         if self.wandb is not None:
             self.wandb.log(scalars, step=row["update"])
 
@@ -171,8 +167,6 @@ class RunLog:
         write_atomically(self.folder / "status.json", json.dumps(status))
 
     def close(self) -> None:
-        if self.tensorboard is not None:
-            self.tensorboard.close()
         if self.wandb is not None:
             self.wandb.finish()
 
@@ -181,6 +175,8 @@ def check_trackers(config: Config) -> None:
     """Raises UserError where a tracker that is asked for is not installed."""
     from importlib.util import find_spec
 
+    if config.rl.tensorboard and find_spec("tensorboard") is None:
+        raise UserError("rl_script_args.tensorboard=true: tensorboard is not installed, install it or set it to false")
     if config.rl.wandb and find_spec("wandb") is None:
         raise UserError(
             "rl_script_args.wandb=true: wandb is not installed, pip install -e .[tracking] or set it to false"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -17,12 +18,14 @@ from experiments.checkpoint import CheckpointStore, check_same_agent, check_same
 from experiments.configuration import Config
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
+from experiments.log_file import RUN_LOG, logged_to
 from experiments.nonfinite import DivergedError, NonFiniteError
 from experiments.probe_prompts import probe_states
 from experiments.run_log import Progress, RunLog, log_row
 from experiments.run_record import RunRecord
 from experiments.seeding import get_random_states, set_random_states
 from experiments.stopping import Stopped, finishing_steps, stop_signal
+from experiments.storage import StorageError
 
 logger = logging.getLogger("glam")
 
@@ -35,6 +38,7 @@ SHOWN = (
     ("kl", "approx_kl", ".4f"),
     ("grad", "grad_norm", ".2f"),
 )
+SPEED_UPDATES = 10  # over which the present speed is taken
 OpenAgent = Callable[[Config], AbstractContextManager[LearningAgent]]  # leaving it lets go of all the agent holds
 
 
@@ -74,8 +78,12 @@ class TrainingRun:
         self.saved: int | None = None
         self.overdue = False  # a checkpoint that was due has been put off
         self.store = CheckpointStore(paths.models)
+        self.warned_of_space = False
+        self.reached: deque[tuple[float, int]] = deque(maxlen=SPEED_UPDATES + 1)  # seconds, frames; of this start
         with ExitStack() as opened:  # closes what is open already when a later step fails
             opened.enter_context(self.store.locked())
+            opened.enter_context(logged_to(paths.logs / RUN_LOG))
+            opened.enter_context(self._telling_what_is_safe())
             self.checkpoint = self.store.recover()
             if self.checkpoint is not None:  # refuse before the model is loaded
                 trainer = read_trainer(self.checkpoint)
@@ -108,9 +116,18 @@ class TrainingRun:
         if exception is not None:
             state = "stopped" if isinstance(exception, Stopped) else "failed"
             reason = str(exception).splitlines() or [type(exception).__name__]
-            self.run_record.write(state, reason=reason[0])
+            with suppress(StorageError):  # the exception may be of a full disk: it is the one to show
+                self.run_record.write(state, reason=reason[0])
         elif self.is_complete:
             self.run_record.write("done")
+
+    @contextmanager
+    def _telling_what_is_safe(self) -> Iterator[None]:
+        """Where storage fails, say from where the run will go on."""
+        try:
+            yield
+        except StorageError as error:
+            raise error.add(self.store.safe()) from error.__cause__
 
     def resume(self) -> None:
         """Continue from the newest complete checkpoint, or start; every log is cut back to where that is."""
@@ -120,8 +137,10 @@ class TrainingRun:
             self.agent.set_state(states["agent"])
             set_random_states(states["random"])
             logger.info("resumed at update %d from %s", self.progress.update, self.checkpoint)
+            self._warn_of_lack_of_space()
         self.log.open(self.progress)
         self.bar.update(self.progress.frames)
+        self.reached.append((time.monotonic(), self.progress.frames))
 
     def advance(self) -> None:
         """One update: collect, learn, record."""
@@ -165,6 +184,7 @@ class TrainingRun:
         )
         self.log.write(row, stats, self.agent.probabilities(self.probes) if self.probes else None)
         self.bar.update(rollout.frames)
+        self.reached.append((time.monotonic(), progress.frames))
         success = {} if row["success_rate"] == "" else {"success_rate": row["success_rate"]}
         self.run_record.write("running", **self._standing(), **success, frames_per_second=row["FPS"])
         logger.info("%s", self._log_line(row, stats))
@@ -174,16 +194,19 @@ class TrainingRun:
         return {"update": progress.update, "episodes": progress.episodes, "frames": progress.frames}
 
     def _log_line(self, row: dict[str, Any], stats: dict[str, float]) -> str:
-        left = max(self.config.rl.num_steps - self.progress.frames, 0)
         success = f"{row['success_rate']:.2f}" if row["success_rate"] != "" else "   -"
         returned = f"{row['return_mean']:.3f}" if row["return_mean"] != "" else "    -"
-        eta = left * self.progress.duration / self.progress.frames
         return (
             f"update {row['update']} | frames {row['frames']} | success {success} | return {returned} | "
             + "".join(f"{label} {stats[name]:{form}} | " for label, name, form in SHOWN if name in stats)
             + (f"skipped {skipped:.0f} | " if (skipped := stats["skipped_gradient_steps"]) else "")
-            + f"{row['FPS']:.0f} frames/s | {eta / 60:.1f} min left"
+            + f"{row['FPS']:.0f} frames/s | {_in_words(self._seconds_left())} left"
         )
+
+    def _seconds_left(self) -> float:
+        """At the speed of the last updates, saving and all; those of an earlier start may have had another machine."""
+        (then, frames_then), (now, frames) = self.reached[0], self.reached[-1]
+        return max(self.config.rl.num_steps - frames, 0) * (now - then) / (frames - frames_then)
 
     def checkpoint_if_due(self) -> None:
         """Every `checkpoint_every` updates, and when the run is complete.
@@ -230,4 +253,16 @@ class TrainingRun:
             self.agent.save,
         )
         self.saved = progress.update
+        self._warn_of_lack_of_space()
         self.log.write_status(progress)
+
+    def _warn_of_lack_of_space(self) -> None:
+        """Once, as soon as a checkpoint's size is known."""
+        lack = None if self.warned_of_space else self.store.lack_of_space()
+        if lack is not None:
+            self.warned_of_space = True
+            logger.warning("%s", lack)
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

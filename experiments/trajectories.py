@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments.agents.base_agent import BaseAgent
-from experiments.atomic_files import save_array, write_atomically
+from experiments.atomic_files import make_folder, save_array, write_atomically
 from experiments.configuration import RLScriptArgs
 from experiments.partial_results import PartialResults
 from experiments.playing import Transition, play_episodes
@@ -51,7 +51,7 @@ def export_trajectories(
     Raises:
         Stopped: a signal came (`finishing_steps`).
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     prefix = export_prefix(agent.name)
     # until the end it tells of none: what a kill leaves, files of this export and of one before, is not taken for whole
     _write_record(folder / f"{prefix}.json", facts, 0)

@@ -16,6 +16,12 @@ class Killed(BaseException):
     """Stands for kill -9."""
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path):
+    """As `locked` makes it."""
+    (tmp_path / "models").mkdir()
+
+
 def save(store, update):
     def write_llm(folder):
         (folder / "model.safetensors").write_bytes(b"weights of update %d" % update)

@@ -18,6 +18,7 @@ from experiments.cloning.data import Transitions
 from experiments.cloning.loss import CloningLoss
 from experiments.cloning.options import CloningOptions
 from experiments.errors import UserError
+from experiments.nonfinite import can_be_taken
 from lamorel.adapters import has_adapter, merged
 from lamorel.config import LLMArgs, parse_config
 from lamorel.loading import load_model, load_tokenizer, model_type_of, quiet, read_any_config
@@ -78,11 +79,14 @@ class Learner:
             except ValueError as error:
                 raise UserError(f"{data.where(index)}: {error}") from error
 
-    def step(self, prompts: Sequence[str], actions: Sequence[str]) -> tuple[float, int]:
+    def step(self, prompts: Sequence[str], actions: Sequence[str]) -> tuple[float, float, int]:
         """One gradient step of AdamW; the loss is the mean over all action tokens of the batch, of every process.
 
+        Neither weights nor optimizer nor schedule change unless the step `can_be_taken`.
+
         Returns:
-            that loss before the step (nats per token), and the number of tokens.
+            that loss before the step (nats per token), the norm of its gradient, both the same in every process, and
+            the number of tokens.
         """
         world = self.accelerator.num_processes
         tokens = sum(map(len, self.loss.tokens(actions)))
@@ -99,10 +103,13 @@ class Learner:
                 loss = loss * (world / tokens if part else 0.0)
                 self.accelerator.backward(loss)
             total += loss.detach()
-        self.optimizer.step()
+        mean = float(self.accelerator.reduce(total)) / world
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.loss.parameters(), math.inf))  # infinity clips nothing
+        if can_be_taken(mean, grad_norm):
+            self.optimizer.step()
+            self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.schedule.step()
-        return float(self.accelerator.reduce(total)) / world, tokens
+        return mean, grad_norm, tokens
 
     @torch.no_grad()
     def evaluate(self, data: Transitions) -> float:

@@ -32,6 +32,7 @@ class CloningOptions:
     eval_every: int
     log_every: int
     checkpoint_every: int
+    max_skipped_steps: int
     dtype: str
     add_bos: bool
     candidate_prefix: str
@@ -100,6 +101,8 @@ def parse_arguments(arguments: Sequence[str] | None, description: str | None) ->
     add("--eval_every", type=_count, default=250, help="gradient steps from one evaluation to the next")
     add("--log_every", type=_count, default=25, help="gradient steps from one row of log.csv to the next")
     add("--checkpoint_every", type=_count, default=250, help="gradient steps from one checkpoint to the next")
+    add("--max_skipped_steps", type=_count, default=10,
+        help="gradient steps whose loss or gradient is not finite are skipped; so many in a row end the run")
     add("--dtype", choices=("fp32", "bf16"), default="fp32",
         help="precision of forward and backward; weights, optimizer and loss are fp32")
     add("--add_bos", action="store_true",

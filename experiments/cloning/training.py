@@ -23,6 +23,7 @@ from experiments.cloning.options import CloningOptions
 from experiments.cloning.processes import make_accelerator
 from experiments.cloning.run import RunFolder
 from experiments.errors import UserError
+from experiments.nonfinite import DivergedError, SkippedSteps
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def train(options: CloningOptions, data: Transitions) -> None:
     """Clone until `options.epochs` are over; resumes where a checkpoint stands.
 
     Raises:
-        UserError: data, model, folder or launch do not fit the options; or the loss is no number any more.
+        UserError: data, model, folder or launch do not fit the options; or numbers are not finite.
     """
     accelerator = make_accelerator(options)
     settings = options.settings(accelerator.num_processes)
@@ -122,9 +123,13 @@ class Loop:
         self.examples: int = counters.get("examples", 0)
         self.nll: float = counters.get("nll", 0.0)  # since the last row of log.csv, as `tokens`
         self.tokens: int = counters.get("tokens", 0)
+        self.skipped: int = counters.get("skipped", 0)  # likewise, gradient steps
+        self.skipping = SkippedSteps(options.max_skipped_steps, speaks=run is not None)
+        self._overdue = False  # a checkpoint that was due has been put off
         self._lr = 0.0
         self.last_row: dict[str, Any] = {}
         self._first, self._started = (self.step, time.perf_counter())
+        self._saved = self.step
         self._bar: Any = None
 
     @contextmanager
@@ -136,19 +141,33 @@ class Loop:
             yield
 
     def learn(self, prompts: list[str], actions: list[str]) -> None:
-        """One gradient step."""
+        """One gradient step.
+
+        Raises:
+            UserError: too many in a row were skipped, as loss or gradient is not finite.
+        """
         self._lr = self.learner.lr
-        loss, tokens = self.learner.step(prompts, actions)
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss of step {self.step + 1} is {loss}: remove {self.options.output_dir} and give a lower --lr, "
-                "or --dtype fp32"
-            )
+        loss, grad_norm, tokens = self.learner.step(prompts, actions)
         self.step += 1
         self.examples += len(prompts)
-        self.nll += loss * tokens
-        self.tokens += tokens
+        try:
+            if self.skipping.taken(loss, grad_norm, self.step):
+                self.nll += loss * tokens
+                self.tokens += tokens
+            else:
+                self.skipped += 1
+        except DivergedError as error:
+            raise UserError(self._explain(str(error))) from error
         self._bar.update()
+
+    def _explain(self, problem: str) -> str:
+        """What is to be said where numbers that are not finite end the run."""
+        other = "" if self.options.dtype == "fp32" else f" or --dtype fp32 (was {self.options.dtype})"
+        start = f"the checkpoint of step {self._saved}, which is intact" if self._saved else "its start"
+        return (
+            f"{problem}; the same command goes on from {start}; if it ends here again, give a lower --lr{other} and "
+            "another --output_dir, or a larger --max_skipped_steps"
+        )
 
     def record(self, evaluated: Transitions) -> None:
         """A row of log.csv and a log line where one is due, with an evaluation where that is due."""
@@ -157,26 +176,38 @@ class Loop:
         if not (evaluate or is_last or self.step % self.options.log_every == 0):
             return
         row: dict[str, Any] = dict.fromkeys(("eval_loss", "perplexity"), "")
-        row |= {"step": self.step, "examples": self.examples, "train_loss": self.nll / self.tokens, "lr": self._lr}
+        row |= {"step": self.step, "examples": self.examples, "lr": self._lr}
+        row["train_loss"] = self.nll / self.tokens if self.tokens else ""  # where all steps were skipped
         if evaluate:
             loss = self.learner.evaluate(evaluated)
+            if not math.isfinite(loss):  # the model of a checkpoint, or of the end, would be broken
+                raise UserError(self._explain(f"the evaluation loss after gradient step {self.step} is {loss}"))
             row |= {"eval_loss": loss, "perplexity": math.exp(min(loss, 700.0))}  # the largest float is about e^709
-        self.nll, self.tokens = 0.0, 0
+        skipped = f" | {self.skipped} skipped" if self.skipped else ""
+        self.nll, self.tokens, self.skipped = 0.0, 0, 0
         self.last_row = row
         if self.run is not None:
             self.run.log.append([row])
-        logger.info("%s", self._log_line(row))
+        logger.info("%s%s", self._log_line(row), skipped)
 
     def _log_line(self, row: dict[str, Any]) -> str:
         seconds = (time.perf_counter() - self._started) / (self.step - self._first)
-        line = f"step {self.step}/{self.steps} | loss {row['train_loss']:.4f} | lr {row['lr']:.2e}"
+        loss = "-" if row["train_loss"] == "" else f"{row['train_loss']:.4f}"
+        line = f"step {self.step}/{self.steps} | loss {loss} | lr {row['lr']:.2e}"
         if row["eval_loss"] != "":
             line += f" | evaluation loss {row['eval_loss']:.4f} | perplexity {row['perplexity']:.3f}"
         return f"{line} | {seconds:.2f} s/step | {(self.steps - self.step) * seconds / 60:.1f} min left"
 
     def checkpoint_if_due(self) -> None:
-        """Every `checkpoint_every` gradient steps; the end needs none."""
-        if self.run is None or self.step % self.options.checkpoint_every or self.step == self.steps:
+        """Every `checkpoint_every` gradient steps; the end needs none.
+
+        It is put off while the latest steps were skipped: the weights may be what is broken.
+        """
+        due = self._overdue or self.step % self.options.checkpoint_every == 0
+        self._overdue = due and self.skipping.in_a_row > 0
+        if not due or self._overdue or self.step == self.steps:
             return
-        counters = {"update": self.step, "examples": self.examples, "nll": self.nll, "tokens": self.tokens}
-        self.run.checkpoint(counters, self.learner.save)
+        self._saved = self.step
+        if self.run is not None:
+            counters = {"update": self.step, "examples": self.examples, "nll": self.nll, "tokens": self.tokens}
+            self.run.checkpoint({**counters, "skipped": self.skipped}, self.learner.save)

@@ -60,7 +60,7 @@ class RunRecord:
         Args:
             reason: why it has stopped or failed.
             **standing: update, frames, episodes, success_rate (of the last update that ended an episode),
-                frames_per_second; what is not given stays as it was.
+                frames_per_second (of the last updates and all between them); what is not given stays as it was.
         """
         self.standing |= standing
         entries = {"state": state, "reason": reason, **self.standing, **self.facts, "written": time.time()}

@@ -186,7 +186,7 @@ class TrainingRun:
         self.bar.update(rollout.frames)
         self.reached.append((time.monotonic(), progress.frames))
         success = {} if row["success_rate"] == "" else {"success_rate": row["success_rate"]}
-        self.run_record.write("running", **self._standing(), **success, frames_per_second=row["FPS"])
+        self.run_record.write("running", **self._standing(), **success, frames_per_second=self._speed())
         logger.info("%s", self._log_line(row, stats))
 
     def _standing(self) -> dict[str, Any]:
@@ -203,10 +203,13 @@ class TrainingRun:
             + f"{row['FPS']:.0f} frames/s | {_in_words(self._seconds_left())} left"
         )
 
-    def _seconds_left(self) -> float:
-        """At the speed of the last updates, saving and all; those of an earlier start may have had another machine."""
+    def _speed(self) -> float:
+        """Frames/s of the last updates, saving and all; those of an earlier start may have had another machine."""
         (then, frames_then), (now, frames) = self.reached[0], self.reached[-1]
-        return max(self.config.rl.num_steps - frames, 0) * (now - then) / (frames - frames_then)
+        return (frames - frames_then) / (now - then)
+
+    def _seconds_left(self) -> float:
+        return max(self.config.rl.num_steps - self.progress.frames, 0) / self._speed()
 
     def checkpoint_if_due(self) -> None:
         """Every `checkpoint_every` updates, and when the run is complete.

@@ -1,5 +1,6 @@
 """campaign/status.py: the state of every run from the queue, campaign/logs and run.json; and the command itself."""
 
+import csv
 import json
 import os
 import signal
@@ -590,15 +591,21 @@ def status_script(cwd, logs):
 
 
 def test_the_script_reads_a_training(symbolic, tmp_path, monkeypatch):
-    """3 updates of 32 frames."""
+    """3 updates of 32 frames, the logs of each taking 0.3 s, which its present speed counts and log.csv's does not."""
+    from experiments.run_log import RunLog
     from experiments.train_symbolic_ppo import train
 
+    write = RunLog.write
+    monkeypatch.setattr(RunLog, "write", lambda *arguments: (time.sleep(0.3), write(*arguments)))
     train(make_config([*symbolic, "rl_script_args.symbolic_ppo=true", "rl_script_args.name_experiment=real"]))
     monkeypatch.setenv("PATH", "/nowhere")
     [row] = status_script(tmp_path, tmp_path / "logs")
     assert (row["name"], row["seed"], row["state"]) == ("real T5small", 1, "done")
     assert (row["update"], row["frames"], row["num_steps"], row["seconds_left"]) == (3, 96, 96, None)
-    assert row["frames_per_second"] > 0
+    with (Path(row["folder"]) / "log.csv").open() as file:
+        trained = float(list(csv.DictReader(file))[-1]["duration"])
+    # beside the logs three checkpoints, two of which lie between updates
+    assert 96 / (trained + 20) < row["frames_per_second"] < 96 / (trained + 3 * 0.3)
 
 
 @pytest.mark.slow

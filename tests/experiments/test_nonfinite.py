@@ -5,6 +5,8 @@ import logging
 import math
 import re
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -31,10 +33,14 @@ from experiments.run_log import LOSS_COLUMNS
 from experiments.stopping import Stopped
 from experiments.symbolic_side import open_symbolic_agent
 from experiments.train_language_agent import train
+from lamorel import Caller
+from tests.experiments import spoilt_updates
 from tests.experiments.conftest import make_config, run_script
 from tests.experiments.test_details import corridor_agent
 from tests.experiments.test_drrn import ARGS, NoEnvs, TablePolicy
+from tests.experiments.test_launched import LLM_PROCESSES, launch
 from tests.experiments.test_training import assert_same_run, elsewhere, paths_of
+from tests.lamorel.launching import Launch, lamorel_args
 
 NAN, INF = math.nan, math.inf
 
@@ -339,6 +345,40 @@ def test_what_a_user_sees(small, tmp_path):
     assert "the same command goes on from its start; if it ends here again, give a lower rl_script_args.lr" in error
     assert "Traceback" not in run.stderr
     assert len(re.findall("^gradient step . of update 1 is skipped, the", run.stderr, flags=re.MULTILINE)) == 3
+
+
+@pytest.mark.slow
+def test_two_llm_processes_decide_alike(tiny_models, tmp_path):
+    """A share of one process is NaN, or infinite with a finite gradient: no process takes the step, all stay equal."""
+    args = {"llm_args": {"model_type": "seq2seq", "model_path": str(tiny_models / "t5")}}
+    with Caller(args, *spoilt_updates.extras()) as caller:
+        expected = spoilt_updates.run_updates(caller, spoilt=False)
+    model = SimpleNamespace(config=lambda: args)
+    launched = Launch.of(tmp_path / "two", lamorel_args(model, 2), script=Path(spoilt_updates.__file__))
+    process = launched.start(launched.command())
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+    found = torch.load(launched.folder / "results.pt")
+    assert [len(shares) for shares in found["reports"]] == [2, 2, 2, 2, 1, 1]
+    for nan, infinite in zip(found["reports"][::2], found["reports"][1::2], strict=True):
+        assert sum(math.isnan(share["loss"]) for share in nan) == 1
+        assert sum(share["spoilt"] for share in infinite) == 1
+        assert all(math.isnan(share["grad_norm"]) for share in (*nan, *infinite))
+    for step in range(3):
+        assert found[f"unchanged {step}"]
+        weights = found[f"weights {step}"]
+        assert len(weights.unique(dim=0)) == 1  # in both processes
+        torch.testing.assert_close(weights, expected[f"weights {step}"], rtol=1e-4, atol=1e-5)
+    assert (found["weights 2"] - found["weights 0"]).abs().max() > 1e-3
+
+
+@pytest.mark.slow
+def test_what_a_user_sees_of_several_processes(small, tmp_path):
+    overrides = [*small, LLM_PROCESSES, "rl_script_args.lr=1e30", limit(3)]
+    run = launch("train_language_agent.py", overrides, tmp_path)
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.count("error: update 1 in BabyAI-GoToRedBallNoDists-v0: 3 gradient steps in a row") == 1
+    assert "Traceback" not in run.stderr
 
 
 # -- what is acted on and learnt from ----------------------------------------------------------------------------------

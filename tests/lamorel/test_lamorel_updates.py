@@ -114,6 +114,28 @@ def test_accumulate_equals_one_graph(tiny: Any, tokens_per_chunk: int) -> None:
     assert len(sizes) == {1: 5, 10_000: 1}.get(tokens_per_chunk, len(sizes))
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_spoils_every_gradient(t5: Any, wrong: float) -> None:
+    """Also where the gradient of the loss itself is finite, as of a constant that is added to one sample's."""
+
+    def act(updater: Record) -> None:
+        updater.tokens_per_chunk = 1  # a sample per chunk: the others' gradients are finite, too
+        updater.accumulate(losses_and, ["__score", "value"], CONTEXTS, CANDIDATES, weights=WEIGHTS, more=more)
+
+    def losses_and(outputs: Any, weights: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+        return losses(outputs, weights) + more
+
+    more = torch.zeros(5)
+    with t5.caller(updater=Record(act), functions={"value": Value()}) as caller:
+        caller.update(CONTEXTS, CANDIDATES)
+        assert all(gradient.isfinite().all() for gradient in gradients(caller._worker._llm).values())
+        more[2] = wrong
+        caller.update(CONTEXTS, CANDIDATES)
+        found = gradients(caller._worker._llm)
+        assert found
+        assert all(gradient.isnan().all() for gradient in found.values())
+
+
 def test_accumulate_refuses_rows_and_losses_of_another_shape(t5: Any) -> None:
     def wrong_rows(updater: Record) -> None:
         updater.accumulate(losses, ["__score"], CONTEXTS, CANDIDATES, weights=WEIGHTS[:3])

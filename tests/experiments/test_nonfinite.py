@@ -110,13 +110,12 @@ def symbolic_learner(symbolic, *overrides):
         yield agent, lambda: agent.policy.network.state_dict(), agent.optimizer
 
 
-@pytest.mark.parametrize("learner", ["llm", "lora", "heads", "symbolic"])
+@pytest.mark.parametrize("learner", ["llm", pytest.param("lora", marks=pytest.mark.slow), "symbolic"])
 def test_a_poisoned_step_changes_nothing(request, learner):
     """One sample of the minibatch is NaN; the run is that of one that never saw it."""
     opened = {
         "llm": lambda: llm_learner(request.getfixturevalue("small")),
         "lora": lambda: llm_learner(request.getfixturevalue("small"), LORA),
-        "heads": lambda: llm_learner(request.getfixturevalue("small"), "rl_script_args.use_action_heads=true"),
         "symbolic": lambda: symbolic_learner(request.getfixturevalue("symbolic")),
     }[learner]
     found = []
@@ -290,19 +289,19 @@ def test_an_update_without_steps_is_an_empty_row_and_a_put_off_checkpoint(small,
         lambda self, trainer, *rest: saved.append(trainer["update"]) or save(self, trainer, *rest),
     )
     with caplog.at_level(logging.INFO):
-        train(make_config([*small, "rl_script_args.num_steps=160", "rl_script_args.checkpoint_every=2"]))
-    assert saved == [3, 4, 5]  # that of update 2 is made up for
+        train(make_config([*small, "rl_script_args.num_steps=128", "rl_script_args.checkpoint_every=2"]))
+    assert saved == [3, 4]  # that of update 2 is made up for
     paths = paths_of(small)
     log = pd.read_csv(paths.logs / "log.csv")
-    assert log[list(LOSS_COLUMNS)].isna().all(axis=1).tolist() == [False, True, False, False, False]
+    assert log[list(LOSS_COLUMNS)].isna().all(axis=1).tolist() == [False, True, False, False]
     line = next(message for message in caplog.messages if message.startswith("update 2 |"))
     assert "| skipped 6 |" in line
     assert "entropy" not in line
     assert sum("skipped" in message for message in caplog.messages if message.startswith("update")) == 1
     events = EventAccumulator(str(paths.logs))
     events.Reload()
-    assert [event.value for event in events.Scalars("skipped_gradient_steps")] == [0, 6, 0, 0, 0]
-    assert [event.step for event in events.Scalars("loss")] == [1, 3, 4, 5]
+    assert [event.value for event in events.Scalars("skipped_gradient_steps")] == [0, 6, 0, 0]
+    assert [event.step for event in events.Scalars("loss")] == [1, 3, 4]
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ setup(
         "browser": ["playwright>=1.49"],  # `make test-browser`; drives the system's browser, downloads none
         "gym": ["gym==0.26.2"],  # registers the levels in the old `gym` as well
         "quantization": ["bitsandbytes>=0.43"],  # lamorel_args.llm_args.load_in_4bit, load_in_8bit
+        "cluster": ["hydra-submitit-launcher>=1.2"],  # sweeps: -m hydra/launcher=slurm
         "tracking": ["wandb>=0.17"],  # rl_script_args.wandb
     },
 )

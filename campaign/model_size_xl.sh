@@ -2,10 +2,10 @@
 # GFlan-T5 with Flan-T5-xl (3 billion parameters) on Go To Local, 400,000 frames; two GPUs for each of 8 copies.
 #SBATCH --job-name=model_size_xl
 #SBATCH --array=1-2                 # seeds
-#SBATCH --nodes=4
+#SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
-#SBATCH --cpus-per-task=32
-#SBATCH --gres=gpu:4
+#SBATCH --cpus-per-task=64
+#SBATCH --gres=gpu:8
 #SBATCH --time=20:00:00
 #SBATCH --signal=USR1@1800          # seconds before the time limit: longer than an update
 #SBATCH --requeue

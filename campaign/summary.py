@@ -43,7 +43,8 @@ def graph(steps: Sequence[Step]) -> str:
 def hours(campaign: Campaign, steps: Sequence[Step]) -> str:
     """Hours of what is submitted: in total, and of each whole figure with what it needs."""
     by_title = {step.job.title: step for step in steps}
-    lines = [f"# {_hours(steps)} in {sum(bool(step.seeds) for step in steps)} jobs; at most, by campaign/README.md"]
+    submitted = sum(bool(step.seeds) for step in steps)
+    lines = [f"# {_hours(steps)} in {submitted} job{'s' * (submitted != 1)}; at most, by campaign/README.md"]
     shares = []
     for figure, jobs in campaign.figures.items():
         share = [by_title[job.title] for job in in_order(campaign, jobs) if job.title in by_title]

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -35,6 +36,10 @@ SELECTED_BY = {
 }
 
 
+class SweepJobFailed(Exception):  # noqa: N818
+    """What a user can mend, on its way from a job of submitit to the process that submitted the sweep."""
+
+
 def hydra_script(
     job: Callable[[Config], None], *, model_exists: bool = True, agent: str | None = None
 ) -> Callable[[], None]:
@@ -42,7 +47,7 @@ def hydra_script(
 
     The script reads `configs/base.yaml` unless `--config-path`/`--config-name` say otherwise. A `UserError`, or
     lamorel's own about its configuration, ends the script with its text and exit status 2; SIGTERM or SIGUSR1 with 75,
-    Ctrl-C with 130 (`experiments.stopping`).
+    Ctrl-C with 130 (`experiments.stopping`). Each of these ends a sweep (`-m`), too, and the same command goes on.
 
     Args:
         model_exists: False where the job makes the model that `model_path` names.
@@ -59,10 +64,9 @@ def hydra_script(
             warn_of_replaced_keys(config.agent, HydraConfig.get().overrides.task)
             job(config)
         except user_errors() as error:
-            # SystemExit passes through hydra untouched, so that nothing is printed around the message
-            sys.exit(fail(str(error)))
+            end(str(error))
         except OmegaConfBaseException as error:  # an interpolation that leads nowhere
-            sys.exit(fail(explain_override(error)))
+            end(explain_override(error))
 
     def main() -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises its own errors instead of printing them
@@ -72,11 +76,20 @@ def hydra_script(
             hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="base")(task)()
         except (HydraException, OmegaConfBaseException) as error:
             sys.exit(fail(explain_override(error)))
+        except SweepJobFailed as error:
+            sys.exit(fail(str(error)))
         except Stopped as stopped:
             logger.warning("%s", stopped)
             sys.exit(stopped.status)
 
     return main
+
+
+def end(message: str) -> NoReturn:
+    """End a job for a reason that a user can mend."""
+    if "SUBMITIT_EXECUTOR" in os.environ:  # it hands exceptions on, and no exit statuses
+        raise SweepJobFailed(message)
+    sys.exit(fail(message))  # SystemExit passes through hydra untouched, so that nothing is printed around the message
 
 
 def user_errors() -> tuple[type[Exception], ...]:
@@ -110,7 +123,9 @@ def fail(message: str) -> int:
 def explain_override(error: Exception) -> str:
     """One line for an override or group that hydra does not know, with the nearest known names."""
     text = str(error)
-    group = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
+    if re.search("'hydra/launcher/submitit_(slurm|local)'", text):
+        return "hydra/launcher: submitit is not installed, pip install -e '.[cluster]'"
+    group = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", text)
     if group and (CONFIG_DIR / group[1]).is_dir():
         known = [path.stem for path in sorted((CONFIG_DIR / group[1]).glob("*.yaml"))]
         near = difflib.get_close_matches(group[2], known, n=3, cutoff=0.6)

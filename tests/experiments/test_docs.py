@@ -1,6 +1,7 @@
 """What the documents say is still so: commands compose, and every metric that is logged is explained."""
 
 import ast
+import itertools
 import re
 import shlex
 from functools import cache
@@ -35,7 +36,17 @@ def commands(name):
         scripts = [word.rsplit("/", 1)[-1] for word in words if re.fullmatch(r"(.*=)?experiments/[\w-]+\.py", word)]
         if scripts:
             launched = "lamorel_launcher.launch" in words
-            yield scripts[0], words[words.index("base") + 1 if launched else 2 :]
+            words = words[words.index("base") + 1 if launched else 2 :]
+            yield from ((scripts[0], run) for run in runs(words))
+
+
+def runs(words):
+    """The overrides of each run of a sweep (-m key=one,two); of a command without -m its own."""
+    if "-m" not in words:
+        return [words]
+    keys, choices = zip(*(word.split("=", 1) for word in words if word != "-m"), strict=True)
+    choices = [choice.split(",") for choice in choices]
+    return [[f"{key}={value}" for key, value in zip(keys, run, strict=True)] for run in itertools.product(*choices)]
 
 
 FOUND = [(name, script, tuple(words)) for name in WITH_COMMANDS for script, words in commands(name)]
@@ -60,7 +71,7 @@ def test_commands_are_found():
     """The pattern has not missed a document."""
     count = {name: sum(command[0] == name for command in FOUND) for name in WITH_COMMANDS}
     assert count["README.md"] >= 5
-    assert count["configs/README.md"] == 2
+    assert count["configs/README.md"] == 6  # two of them sweeps of two
     assert count["docs/reproduction.md"] > 80
 
 

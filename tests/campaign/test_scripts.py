@@ -169,6 +169,22 @@ def test_a_job_finds_what_its_needs_leave():
                 assert ExperimentPaths.of(config(job)).models == ExperimentPaths.of(config(need)).models
 
 
+def test_what_is_read_is_needed():
+    """A test needs the training of its agent or the making of its clone, DRRN's training the sentencepiece model."""
+    for job in JOBS:
+        if job.script.name.startswith("clone_") or EVERYTHING in job.script.needs:
+            continue
+        rl, needs = config(job).rl, [need.title for need in CAMPAIGN.needs(job)]
+        trained = "post-training" in words(job)[1] and not (rl.zero_shot or rl.random_agent or rl.bot or rl.im_learning)
+        expected = ["sentencepiece"] if config(job).agent == "drrn" and "/train_" in words(job)[1] else []
+        expected += [job.argument.replace(",", "_")] if trained else []
+        expected += [job.title.replace("cloned_", "clone_")] if rl.im_learning else []
+        assert needs == expected, job.title
+    for who in ("agent", "bot"):
+        clone = CAMPAIGN.job(f"clone_{who}", "actions_6")
+        assert [need.title for need in CAMPAIGN.needs(clone)] == [f"export_{who}:actions_6"]
+
+
 def test_needs_are_acyclic_and_everything_waits_for_all():
     places = {job.title: place for place, job in enumerate(JOBS)}
     assert len(places) == len(JOBS)

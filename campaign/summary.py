@@ -35,7 +35,11 @@ def graph(steps: Sequence[Step]) -> str:
             parts.append("done already" + "".join(f" {seed}" for seed in step.done if seed is not None))
         waits = [other.job.title for other in step.after if other.seeds or other.jobs] if step.seeds else []
         if waits:
-            parts.append(f"after {len(waits)} jobs, however they end" if step.whole else f"after {' '.join(waits)}")
+            parts.append(
+                f"after {len(waits)} job{'s' * (len(waits) != 1)}, however they end"
+                if step.whole
+                else f"after {' '.join(waits)}"
+            )
         lines.append(f"# {step.job.title:50} {', '.join(parts)}")
     return "\n".join([*lines, ""])
 

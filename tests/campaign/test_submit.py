@@ -201,6 +201,14 @@ def test_hours(campaign):
     assert "432 GPU hours and 0 CPU hours repeat a setting under another name (model_size_large = actions_6)" in text
 
 
+def test_the_readme_tells_the_hours(campaign):
+    everything = plan(campaign, "all")
+    without = [step for step in everything if step.job.script.repeats is None]
+    total, once = (f"{sum(step.hours()[0] for step in steps):,.0f}" for steps in (everything, without))
+    text = (ROOT / "campaign/README.md").read_text()
+    assert f"at most {total} GPU hours, {once} without repeats" in text
+
+
 def test_words(campaign):
     def titles(*words):
         return [job.title for job in choose(campaign, words)]

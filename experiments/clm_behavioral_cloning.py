@@ -12,7 +12,8 @@ On four GPUs, the same 64 pairs per gradient step:
 On two CPU processes (`accelerate launch --cpu` would start one only):
     ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 experiments/clm_behavioral-cloning.py \\
         --gradient_accumulation_steps 2 …
-The same command again resumes after any interruption. Test the cloned model, or train it further by PPO:
+The same command again resumes after any interruption; SIGTERM or SIGUSR1 to one of the processes or all has them finish
+their gradient step, write a checkpoint and end with status 75. Test the cloned model, or train it further by PPO:
     python experiments/post-training_tests.py 'experiment=[actions_6,cloned_bot]'
     python experiments/train_language_agent.py experiment=actions_6 rl_script_args.name_model=clone_of_bot \\
         lamorel_args.llm_args.model_path=storage/cloned/actions_6_bot_seed_1
@@ -29,7 +30,8 @@ from experiments.cloning.data import read_transitions
 from experiments.cloning.options import parse_arguments
 from experiments.errors import UserError
 from experiments.experiment_paths import make_writable_folder
-from experiments.hydra_script import fail, set_up_logging
+from experiments.hydra_script import UNWIND_S, fail, set_up_logging
+from experiments.stopping import Stopped, listen_for_stop
 from lamorel.config import LamorelConfigError
 
 
@@ -45,7 +47,12 @@ def clone(arguments: Sequence[str] | None = None) -> None:
 
 
 def main() -> None:
-    """The script. Bad input ends it with one line and exit status 2; of several processes one per machine speaks."""
+    """The script.
+
+    Bad input ends it with one line and exit status 2, a signal with 75, Ctrl-C with 130; of several processes one per
+    machine speaks.
+    """
+    listen_for_stop(leave_after_s=UNWIND_S)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no fork warnings
     set_up_logging()
     if os.environ.get("RANK", "0") != "0":
@@ -58,3 +65,7 @@ def main() -> None:
             sys.exit(2)
         # lamorel names its own key
         sys.exit(fail(str(error).replace("lamorel_args.llm_args.model_path", "--model_dir")))
+    except Stopped as stopped:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            logging.getLogger("glam").warning("%s", stopped)
+        sys.exit(stopped.status)

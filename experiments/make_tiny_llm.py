@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
+from experiments.atomic_files import sync_folder
 from experiments.configuration import Config
 from experiments.device import check_gpu
 from experiments.environments import check_environment
@@ -61,8 +62,14 @@ def make_tiny_llm(config: Config) -> None:
             "warm start: %d pairs, loss %.2f -> %.2f nats per action",
             len(demonstrations), np.mean(losses[:5]), np.mean(losses[-5:]),
         )  # fmt: skip
-    shutil.rmtree(target, ignore_errors=True)
+    sync_folder(folder)
+    # renamed, as a kill while it is removed would leave a part of it in its place
+    replaced = target.with_name(f".{target.name}.old")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if target.exists():
+        target.rename(replaced)
     folder.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
     logger.info("tiny %s: %s", tiny.architecture, target)
 
 

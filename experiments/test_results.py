@@ -7,7 +7,7 @@
 
 Without --tables and --figures everything is made that the runs have something for. What is missing (globs and seeds
 without a run, runs without curve or tests, truncated files, cells without a result) is named on stderr and in
-missing.md.
+missing.md. SIGTERM and SIGUSR1 end it with status 75, Ctrl-C with 130; every file is then whole, old or new.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+
+from experiments.stopping import Stopped, listen_for_stop
 
 TABLES = "results generalisation tasks sample_efficiency training"
 FIGURES = "generalisation learning_curve actions distractors model_size prompt_length variants probabilities"
@@ -95,5 +97,15 @@ def parse_labels(texts: list[str]) -> dict[str, str]:
     return {old: new for old, _, new in (text.rpartition("=") for text in texts)}
 
 
+def script() -> None:
+    """`main`, which signals end in one line."""
+    listen_for_stop()
+    try:
+        sys.exit(main())
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -112,13 +112,29 @@ class Learner:
         return mean, grad_norm, tokens
 
     @torch.no_grad()
-    def evaluate(self, data: Transitions) -> float:
-        """The mean negative log-likelihood of the action tokens, nats per token."""
+    def evaluate(self, data: Transitions, stopping: Callable[[], bool] = lambda: False) -> float | None:
+        """The mean negative log-likelihood of the action tokens, nats per token.
+
+        Args:
+            stopping: asked between two forwards; where it is true in any process, the evaluation ends without a result.
+        """
         total = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
-        for part in tqdm(self._share(data.prompts), desc="evaluation", unit="batch", leave=False, disable=self._no_bar):
-            total += self.loss([data.prompts[i] for i in part], [data.actions[i] for i in part])
+        parts = self._share(data.prompts)
+        forwards = math.ceil(math.ceil(len(data) / self.accelerator.num_processes) / self.per_device_batch_size)
+        parts += [[]] * (forwards - len(parts))  # every process must ask equally often
+        for part in tqdm(parts, desc="evaluation", unit="batch", leave=False, disable=self._no_bar):
+            if self.in_any_process(stopping()):
+                return None
+            if part:
+                total += self.loss([data.prompts[i] for i in part], [data.actions[i] for i in part])
         tokens = sum(map(len, self.loss.tokens(data.actions)))
         return float(self.accelerator.reduce(total)) / tokens
+
+    def in_any_process(self, holds: bool) -> bool:
+        """Whether `holds` is true in one process at least; all must ask together."""
+        if self.accelerator.num_processes == 1:
+            return holds
+        return bool(self.accelerator.reduce(torch.tensor(float(holds), device=self.accelerator.device)) > 0)
 
     @property
     def _no_bar(self) -> bool | None:

@@ -24,6 +24,7 @@ from experiments.cloning.processes import make_accelerator
 from experiments.cloning.run import RunFolder
 from experiments.errors import UserError
 from experiments.nonfinite import DivergedError, SkippedSteps
+from experiments.stopping import Stopped, finishing_steps, stop_signal
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def train(options: CloningOptions, data: Transitions) -> None:
 
     Raises:
         UserError: data, model, folder or launch do not fit the options; or numbers are not finite.
+        Stopped: a signal came to any process; all have finished the same gradient step, and it is saved.
     """
     accelerator = make_accelerator(options)
     settings = options.settings(accelerator.num_processes)
@@ -96,15 +98,24 @@ def _learn(
     loop = Loop(options, run, learner, steps, counters)
     order = batches(len(learnt), total_batch, seed=options.seed, epochs=options.epochs)
     if run is not None:
-        run.begin(loop.step)
-    with loop.progress_bar():
+        run.begin(loop.step - loop.unrecorded)
+    with loop.progress_bar(), finishing_steps():
+        if loop.unrecorded:
+            loop.record(evaluated)
         for batch in islice(order, loop.step, None):
+            if loop.unrecorded or loop.stopping():
+                break
             loop.learn([learnt.prompts[i] for i in batch], [learnt.actions[i] for i in batch])
             loop.record(evaluated)
             loop.checkpoint_if_due()
-    if run is not None:
-        run.finish(loop.last_row, learner.save_model)
-        logger.info("done: %s", options.output_dir)
+        if loop.step < steps or loop.unrecorded:
+            by = stop_signal() or "a signal to another process"
+            resumed_at = loop.checkpoint_to_stop()
+            accelerator.wait_for_everyone()  # a launcher kills the others when the first is gone
+            raise Stopped(f"stopped by {by} after step {loop.step}: the same command goes on from {resumed_at}")
+        if run is not None:
+            run.finish(loop.last_row, learner.save_model)
+            logger.info("done: %s", options.output_dir)
 
 
 class Loop:
@@ -112,6 +123,7 @@ class Loop:
 
     Attributes:
         step: gradient steps so far.
+        unrecorded: the last step is over, but what is to be recorded of it is not, as a signal came meanwhile.
         last_row: of log.csv.
     """
 
@@ -126,10 +138,11 @@ class Loop:
         self.skipped: int = counters.get("skipped", 0)  # likewise, gradient steps
         self.skipping = SkippedSteps(options.max_skipped_steps, speaks=run is not None)
         self._overdue = False  # a checkpoint that was due has been put off
-        self._lr = 0.0
+        self._lr: float = counters.get("lr", 0.0)  # of the last step
+        self.unrecorded: bool = counters.get("unrecorded", False)
         self.last_row: dict[str, Any] = {}
         self._first, self._started = (self.step, time.perf_counter())
-        self._saved = self.step
+        self._saved, self._saved_recorded = self.step, not self.unrecorded  # the newest checkpoint
         self._bar: Any = None
 
     @contextmanager
@@ -158,7 +171,12 @@ class Loop:
                 self.skipped += 1
         except DivergedError as error:
             raise UserError(self._explain(str(error))) from error
+        self.unrecorded = True
         self._bar.update()
+
+    def stopping(self) -> bool:
+        """Whether a signal has come to any process; every process gets the same answer."""
+        return self.learner.in_any_process(stop_signal() is not None)
 
     def _explain(self, problem: str) -> str:
         """What is to be said where numbers that are not finite end the run."""
@@ -170,28 +188,34 @@ class Loop:
         )
 
     def record(self, evaluated: Transitions) -> None:
-        """A row of log.csv and a log line where one is due, with an evaluation where that is due."""
+        """A row of log.csv and a log line where one is due, with an evaluation where that is due.
+
+        A signal ends the evaluation; the row is then left to the next start.
+        """
         is_last = self.step == self.steps
         evaluate = len(evaluated) > 0 and (is_last or self.step % self.options.eval_every == 0)
         if not (evaluate or is_last or self.step % self.options.log_every == 0):
+            self.unrecorded = False
             return
         row: dict[str, Any] = dict.fromkeys(("eval_loss", "perplexity"), "")
         row |= {"step": self.step, "examples": self.examples, "lr": self._lr}
         row["train_loss"] = self.nll / self.tokens if self.tokens else ""  # where all steps were skipped
         if evaluate:
-            loss = self.learner.evaluate(evaluated)
+            loss = self.learner.evaluate(evaluated, lambda: stop_signal() is not None)
+            if loss is None:
+                return
             if not math.isfinite(loss):  # the model of a checkpoint, or of the end, would be broken
                 raise UserError(self._explain(f"the evaluation loss after gradient step {self.step} is {loss}"))
             row |= {"eval_loss": loss, "perplexity": math.exp(min(loss, 700.0))}  # the largest float is about e^709
         skipped = f" | {self.skipped} skipped" if self.skipped else ""
         self.nll, self.tokens, self.skipped = 0.0, 0, 0
-        self.last_row = row
+        self.last_row, self.unrecorded = row, False
         if self.run is not None:
             self.run.log.append([row])
         logger.info("%s%s", self._log_line(row), skipped)
 
     def _log_line(self, row: dict[str, Any]) -> str:
-        seconds = (time.perf_counter() - self._started) / (self.step - self._first)
+        seconds = (time.perf_counter() - self._started) / max(self.step - self._first, 1)
         loss = "-" if row["train_loss"] == "" else f"{row['train_loss']:.4f}"
         line = f"step {self.step}/{self.steps} | loss {loss} | lr {row['lr']:.2e}"
         if row["eval_loss"] != "":
@@ -205,9 +229,20 @@ class Loop:
         """
         due = self._overdue or self.step % self.options.checkpoint_every == 0
         self._overdue = due and self.skipping.in_a_row > 0
-        if not due or self._overdue or self.step == self.steps:
-            return
-        self._saved = self.step
+        if due and not (self._overdue or self.unrecorded or self.step == self.steps):
+            self._checkpoint()
+
+    def checkpoint_to_stop(self) -> str:
+        """A checkpoint of this step, unless the latest steps were skipped; returns from where the run goes on."""
+        if self.skipping.in_a_row > 0:
+            return f"step {self._saved}"
+        if (self._saved, self._saved_recorded) != (self.step, not self.unrecorded):
+            self._checkpoint()
+        return "there"
+
+    def _checkpoint(self) -> None:
+        self._saved, self._saved_recorded = self.step, not self.unrecorded
         if self.run is not None:
             counters = {"update": self.step, "examples": self.examples, "nll": self.nll, "tokens": self.tokens}
-            self.run.checkpoint({**counters, "skipped": self.skipped}, self.learner.save)
+            counters |= {"skipped": self.skipped, "lr": self._lr, "unrecorded": self.unrecorded}
+            self.run.checkpoint(counters, self.learner.save)

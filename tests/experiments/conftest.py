@@ -92,10 +92,10 @@ def vocabulary(spm_path):
     return Vocabulary(spm_path)
 
 
-def make_config(overrides):
+def make_config(overrides, *, model_exists=True):
     """The validated configuration that a script would get."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return parse_config(compose("base", overrides=list(overrides)))
+        return parse_config(compose("base", overrides=list(overrides)), model_exists=model_exists)
 
 
 def script_environment():

@@ -52,13 +52,13 @@ def main() -> None:
     Bad input ends it with one line and exit status 2, a signal with 75, Ctrl-C with 130; of several processes one per
     machine speaks.
     """
-    listen_for_stop(leave_after_s=UNWIND_S)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no fork warnings
     set_up_logging()
     if os.environ.get("RANK", "0") != "0":
         logging.getLogger("experiments").setLevel(logging.WARNING)
         logging.getLogger("lamorel").setLevel(logging.WARNING)
     try:
+        listen_for_stop(leave_after_s=UNWIND_S)
         clone()
     except (UserError, LamorelConfigError) as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
@@ -68,4 +68,6 @@ def main() -> None:
     except Stopped as stopped:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             logging.getLogger("glam").warning("%s", stopped)
-        sys.exit(stopped.status)
+        sys.stdout.flush()
+        # not sys.exit: gloo's process group, when it is freed, joins a thread that may be waiting for this one's GIL
+        os._exit(stopped.status)

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from experiments.atomic_files import write_atomically
+from experiments.atomic_files import make_folder, write_atomically
 from experiments.checkpoint import FREE_ON_RESUME, MANIFEST, CheckpointStore, flatten, is_or_begins
 from experiments.configuration import Config
 from experiments.experiment_paths import ExperimentPaths
@@ -51,8 +51,8 @@ class PartialResults:
         return content
 
     def write(self, content: Any) -> None:
-        """Keep `content`, JSON-able, in the place of what was kept."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Keep `content`, JSON-able, in the place of what was kept; raises StorageError."""
+        make_folder(self.path.parent)
         write_atomically(self.path, json.dumps({"source": self.source, "content": content}))
 
     def remove(self) -> None:

@@ -161,7 +161,7 @@ class Player:
                 slot.next_episode(rl.seed, goal)
             while active := [i for i, slot in enumerate(slots) if slot.episode is not None]:
                 if (signal := stop_signal()) is not None:  # here, as no message to another process is under way
-                    raise Stopped(f"stopped by {signal}: give the same command again")
+                    raise Stopped(f"stopped by {signal}: the same command goes on")
                 views = self._views(states, observations, infos, slots, active)
                 policy = self.agent.decide(views)
                 uniforms = np.array([slots[i].generator.random() for i in active])

@@ -99,8 +99,8 @@ def parse_labels(texts: list[str]) -> dict[str, str]:
 
 def script() -> None:
     """`main`, which signals end in one line."""
-    listen_for_stop()
     try:
+        listen_for_stop()
         sys.exit(main())
     except Stopped as stopped:
         print(stopped, file=sys.stderr)

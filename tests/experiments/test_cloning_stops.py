@@ -131,16 +131,20 @@ def test_signals_to_some_of_two_processes(tiny_models, tmp_path, stopped):
 
 
 @pytest.mark.slow
-def test_a_signal_to_torchrun(tiny_models, tmp_path):
-    """It hands SIGTERM on, and ends with a status of its own."""
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGTERM, []), (signal.SIGUSR1, ["--signals_to_handle", "SIGTERM,SIGINT,SIGUSR1"])]
+)
+def test_a_signal_to_torchrun(tiny_models, tmp_path, number, told):
+    """It hands SIGTERM on, others if it is told to, and ends with a status of its own."""
     export_bot(tmp_path, 150, 1)
     options = arguments(tmp_path, tiny_models / "t5", tmp_path / "out", **LONG)
-    process = subprocess.Popen([*TWO, *options], env=script_environment(), stderr=subprocess.PIPE, text=True)
+    command = [*TWO[:-1], *told, TWO[-1], *options]
+    process = subprocess.Popen(command, env=script_environment(), stderr=subprocess.PIPE, text=True)
     wait_for_checkpoint(tmp_path / "out", [process])
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode not in (0, STOPPED)
-    (step,) = re.findall(r"stopped by SIGTERM after step (\d+)", errors)
+    assert process.returncode == 1
+    (step,) = re.findall(rf"stopped by {number.name} after step (\d+)", errors)
     trainer = json.loads((tmp_path / "out" / "checkpoints" / "last" / "trainer.json").read_text())
     assert trainer["update"] == int(step)
 

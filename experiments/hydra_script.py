@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.configuration import Config, parse_config, replaced_keys
 from experiments.errors import UserError
-from experiments.stopping import Stopped, listen_for_stop
+from experiments.stopping import Stopped, listen_for_stop, raised_stop
 from lamorel.config import LamorelConfigError
 
 logger = logging.getLogger("glam")
@@ -78,7 +78,10 @@ def hydra_script(
             sys.exit(fail(explain_override(error)))
         except SweepJobFailed as error:
             sys.exit(fail(str(error)))
-        except Stopped as stopped:
+        except BaseException as error:
+            stopped = error if isinstance(error, Stopped) else raised_stop()  # a library may make another error of it
+            if stopped is None:
+                raise
             logger.warning("%s", stopped)
             sys.exit(stopped.status)
 

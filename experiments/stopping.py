@@ -37,6 +37,7 @@ class _State:
 
     finishing = False  # somebody will look at `signal`
     ending = False  # `Stopped` is on its way out
+    raised: Stopped | None = None  # by the handler
     signal: str | None = None
     leave_after_s: float | None = None
 
@@ -50,7 +51,7 @@ def listen_for_stop(*, leave_after_s: float | None = None) -> None:
         leave_after_s: leave the process so many seconds after a `Stopped` that a signal raised, whoever caught it: it
             comes in the middle of any line, be it a library's that drops what is raised there.
     """
-    _State.ending, _State.signal, _State.leave_after_s = False, None, leave_after_s
+    _State.ending, _State.raised, _State.signal, _State.leave_after_s = False, None, None, leave_after_s
     for number in (*SIGNALS, signal.SIGINT):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _on_signal)
@@ -59,6 +60,11 @@ def listen_for_stop(*, leave_after_s: float | None = None) -> None:
 def stop_signal() -> str | None:
     """The name of the signal that asked to stop, None while nobody has."""
     return _State.signal
+
+
+def raised_stop() -> Stopped | None:
+    """The `Stopped` that a signal has raised, whatever the line that it came in has made of it."""
+    return _State.raised
 
 
 @contextmanager
@@ -89,7 +95,8 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
     if _State.leave_after_s is not None:
         # not a threading.Thread, whose start takes locks that the interrupted line may hold
         _thread.start_new_thread(_leave, (_State.leave_after_s, status))
-    raise Stopped(f"stopped by {name}: the same command goes on", status)
+    _State.raised = Stopped(f"stopped by {name}: the same command goes on", status)
+    raise _State.raised
 
 
 def _leave(seconds: float, status: int) -> None:

@@ -87,4 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     handle(end_early)
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # a regular end would unload torch first, which takes a second or more

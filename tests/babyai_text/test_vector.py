@@ -1,13 +1,16 @@
 """Vector environments: what they return, which seeds their episodes get, and their state, in both backends."""
 
 import json
+import os
+import signal
+from functools import partial
 
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import data_equivalence
 
 import babyai_text
-from babyai_text.vector import BACKENDS
+from babyai_text.vector import BACKENDS, make_vec_from
 
 GOTO, TRAIN = "BabyAI-GoToLocal-v0", "BabyAI-MixedTrainLocal-v0"
 DONE = 6
@@ -175,3 +178,17 @@ def test_states_of_other_options_are_refused(make_vec, backend):
         others.set_state(saved.get_state())
     if backend == "sync":  # it goes on; gymnasium ends a process that raised
         assert others.reset()[0]["mission"] == tuple(missions_of(TRAIN, [seed])[0] for seed in (3, 4))
+
+
+def test_worker_processes_leave_signals_to_their_parent_and_end_with_it():
+    envs = make_vec_from(
+        [partial(babyai_text.make, "BabyAI-GoToRedBallNoDists-v0")] * 2, seeds=[1, 2], backend="process"
+    )
+    envs.reset()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for process in envs.processes:
+            os.kill(process.pid, number)
+    assert len(envs.step([0, 0])[1]) == 2
+    envs.step_async([0, 0])
+    envs.close(terminate=True)
+    assert [process.exitcode for process in envs.processes] == [-signal.SIGKILL] * 2

@@ -117,14 +117,14 @@ class CheckpointStore:
             return sum(file.st_size for file in files if file.st_nlink == 1)
         return 0
 
-    def safe(self) -> str:
-        """What is left of the run when it ends before its time, for messages."""
+    def safe(self, unit: str = "update") -> str:
+        """What is left of the run when it ends before its time, for messages; `update` counts `unit`s."""
         if self.update is None:
             return "there is no checkpoint yet, the same command starts again"
         with suppress(OSError):
             if (self.last / MANIFEST).exists() or (self.backup / MANIFEST).exists():
-                return f"the checkpoint of update {self.update} is complete, the same command goes on from there"
-        return f"the last checkpoint, of update {self.update}, cannot be seen now"
+                return f"the checkpoint of {unit} {self.update} is complete, the same command goes on from there"
+        return f"the last checkpoint, of {unit} {self.update}, cannot be seen now"
 
     def lack_of_space(self) -> str | None:
         """What to say where the checkpoints to come do not fit beside those that are there; None where they do.

@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -14,15 +17,19 @@ from gymnasium.envs.registration import load_env_creator
 
 import babyai_text
 from babyai_text import LEVELS
+from babyai_text.failures import EnvironmentFailedError
 from babyai_text.vector import make_vec_from
+from experiments.atomic_files import write_atomically
 from experiments.configuration import RLScriptArgs
 from experiments.errors import UserError
 from experiments.prompters import prompter_factory
+from experiments.storage import StorageError
 
 # The level's own number (babyai_text, minigrid): only another value is passed on, so that levels without distractors,
 # and levels whose id fixes their number (GoToLocalS8N4), keep theirs.
 DEFAULT_NUM_DISTS = 8
 SYMBOLIC_VIEW = (7, 7, 3)  # MiniGrid's partial view: cells x cells x (object, colour, state)
+FAILED_EPISODE = "failed_episode.json"
 DRAWN_TASK_KINDS = ("per_episode", "per_instance")  # on a level with one kind of task these change nothing
 
 
@@ -132,6 +139,22 @@ def training_seeds(rl: RLScriptArgs) -> list[int]:
 def episode_seed(seed: int, episode: int) -> int:
     """The reset seed of test episode `episode`: int(1e9 * seed) + episode, the same for every test and every agent."""
     return int(1e9 * seed) + episode
+
+
+@contextmanager
+def keeping_failures(folder: Path) -> Iterator[None]:
+    """Where an environment raises, its episode is written to `folder/failed_episode.json`, and the error tells of it.
+
+    `set_state([state])` of a vector environment of one, made with the same configuration, plays it again up to there.
+    """
+    try:
+        yield
+    except EnvironmentFailedError as error:
+        path = folder / FAILED_EPISODE
+        with suppress(StorageError):
+            write_atomically(path, json.dumps({"error": str(error), "state": error.state}, indent=1))
+            error.add_note(f"{path} plays it again (experiments/README.md)")
+        raise
 
 
 def split_infos(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from experiments.errors import UserError
 from experiments.run_record import process_name
 from experiments.stopping import Stopped
 from experiments.storage import writing
+from lamorel.config import LamorelConfigError
 
 RUN_LOG = "run.log"
 
@@ -49,8 +50,8 @@ def logged_to(path: Path) -> Iterator[None]:
     try:
         yield
         note(logging.INFO, "=== ended")
-    except (UserError, Stopped) as error:
-        note(logging.ERROR if isinstance(error, UserError) else logging.WARNING, f"=== ended: {error}")
+    except (UserError, LamorelConfigError, Stopped) as error:
+        note(logging.WARNING if isinstance(error, Stopped) else logging.ERROR, f"=== ended: {error}")
         raise
     except BaseException:
         note(logging.ERROR, f"=== ended by an error\n{traceback.format_exc().rstrip()}")

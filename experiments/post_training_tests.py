@@ -19,12 +19,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from experiments.atomic_files import make_folder
 from experiments.checkpoint import check_same_settings
 from experiments.configuration import Config
+from experiments.environments import keeping_failures
 from experiments.errors import UserError
 from experiments.evaluation import evaluate, result_line, write_results
 from experiments.experiment_paths import ExperimentPaths, test_file_stem
 from experiments.hydra_script import hydra_script
+from experiments.log_file import RUN_LOG, logged_to
 from experiments.partial_results import PartialResults, source_of
 from experiments.stopping import finishing_steps
 from experiments.tested_agent import POLICY_SETTINGS, agent_label, make_agent, serve, validate
@@ -76,22 +79,24 @@ def run_tests(config: Config) -> None:
         refuse_other_results(folder / f"{export_prefix(config.agent)}.json", facts)
     for test in tests:
         refuse_other_results(folder / "episodes" / f"{test_file_stem(config, test)}.json", facts)
-    agent, update = make_agent(config, paths)
-    facts["checkpoint_update"] = update
-    source = source_of(config, paths, agent_label(config), update)
-    with closing(agent), finishing_steps():
-        if export:
-            partial = PartialResults(folder, export_prefix(config.agent), source)
-            files = export_trajectories(config.rl, agent, folder, facts, partial)
-            logger.info("%d transitions in %d files of %s", config.rl.num_steps, len(files), folder)
-            partial.remove()
-        partials = {t: PartialResults(folder / "episodes", test_file_stem(config, t), source) for t in tests}
-        for test, partial in partials.items():
-            episodes = evaluate(config.rl, agent, test, partial)
-            write_results(folder, test_file_stem(config, test), episodes, {**facts, "test": test})
-            logger.info("%s: %s", test, result_line(episodes))
-        for partial in partials.values():  # once all are over: until then the same command has them to go on from
-            partial.remove()
+    make_folder(folder)
+    with logged_to(paths.logs / "test" / RUN_LOG), keeping_failures(folder):
+        agent, update = make_agent(config, paths)
+        facts["checkpoint_update"] = update
+        source = source_of(config, paths, agent_label(config), update)
+        with closing(agent), finishing_steps():
+            if export:
+                partial = PartialResults(folder, export_prefix(config.agent), source)
+                files = export_trajectories(config.rl, agent, folder, facts, partial)
+                logger.info("%d transitions in %d files of %s", config.rl.num_steps, len(files), folder)
+                partial.remove()
+            partials = {t: PartialResults(folder / "episodes", test_file_stem(config, t), source) for t in tests}
+            for test, partial in partials.items():
+                episodes = evaluate(config.rl, agent, test, partial)
+                write_results(folder, test_file_stem(config, test), episodes, {**facts, "test": test})
+                logger.info("%s: %s", test, result_line(episodes))
+            for partial in partials.values():  # once all are over: until then the same command has them to go on from
+                partial.remove()
 
 
 def refuse_other_results(path: Path, facts: dict[str, Any]) -> None:

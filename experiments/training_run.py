@@ -16,6 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from experiments.agents.base_agent import Collected, LearningAgent
 from experiments.checkpoint import CheckpointStore, check_same_agent, check_same_config, read_states, read_trainer
 from experiments.configuration import Config
+from experiments.environments import keeping_failures
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
 from experiments.log_file import RUN_LOG, logged_to
@@ -84,6 +85,7 @@ class TrainingRun:
             opened.enter_context(self.store.locked())
             opened.enter_context(logged_to(paths.logs / RUN_LOG))
             opened.enter_context(self._telling_what_is_safe())
+            opened.enter_context(keeping_failures(paths.logs))
             self.checkpoint = self.store.recover()
             if self.checkpoint is not None:  # refuse before the model is loaded
                 trainer = read_trainer(self.checkpoint)

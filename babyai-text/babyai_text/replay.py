@@ -11,6 +11,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from babyai_text.failures import EnvironmentFailedError
+
 ResetReturn = tuple[Any, dict[str, Any]]  # observation, info
 
 
@@ -42,6 +44,11 @@ class ReplayState(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         self._actions.append(action.tolist() if isinstance(action, np.ndarray | np.generic) else action)
         return self.env.step(action)
+
+    @property
+    def steps(self) -> int:
+        """Steps that were taken or tried in this episode."""
+        return len(self._actions)
 
     def get_state(self) -> dict[str, Any]:
         """What `set_state` needs, in the same process or another one.
@@ -118,6 +125,12 @@ class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
 
     A seed passed to `reset` starts a new stream, and the seeds still waiting are dropped.
 
+    Args:
+        index: the environment's place in a vector environment, for errors.
+
+    Raises:
+        EnvironmentFailedError: from what the environment raises in `reset` or `step`.
+
     Attributes:
         state_for_reset: set it, and the next reset restores this state (of `get_state`) instead of starting an episode.
             A vector environment has no other way to hand each of its environments something of its own.
@@ -125,9 +138,11 @@ class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
 
     env: ReplayState
 
-    def __init__(self, env: ReplayState, seeds: list[int]):
+    def __init__(self, env: ReplayState, seeds: list[int], index: int = 0):
         super().__init__(env)
         self._waiting_seeds = list(seeds)
+        self._index = index
+        self._stream: tuple[int, int] | None = None  # the last seed, and the episodes since; None where it is not known
         self.state_for_reset: dict[str, Any] | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetReturn:
@@ -138,13 +153,50 @@ class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
             self._waiting_seeds = []
         elif self._waiting_seeds:
             seed = self._waiting_seeds.pop(0)
-        return self.env.reset(seed=seed, options=options)
+        if seed is not None:
+            self._stream = (seed, 1)
+        elif self._stream is not None:
+            self._stream = (self._stream[0], self._stream[1] + 1)
+        try:
+            return self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            raise self._failed(error, "at its reset") from error
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        try:
+            return self.env.step(action)
+        except gym.error.ResetNeeded:  # who steps made the mistake
+            raise
+        except Exception as error:
+            raise self._failed(error, f"in step {self.env.steps}, action {action}") from error
+
+    def _failed(self, error: Exception, when: str) -> EnvironmentFailedError:
+        level = self.unwrapped.spec.id if self.unwrapped.spec else type(self.unwrapped).__name__
+        if self._stream is None:
+            episode = "an episode of unknown seed"
+        else:
+            seed, number = self._stream
+            # only the first one is made by the seed alone
+            episode = f"the episode of seed {seed}" if number == 1 else f"episode {number} of the stream of seed {seed}"
+        try:
+            state = self.get_state()
+        except Exception:  # it has failed, who knows what else does
+            state = None
+        text = f"environment {self._index} of {level}, {episode}, {when}: {type(error).__name__}: {error}"
+        return EnvironmentFailedError(text, state, error)
 
     def get_state(self) -> dict[str, Any]:
-        """The state of the episode, and the seeds of those to come."""
-        return {"waiting_seeds": list(self._waiting_seeds), "episode": self.env.get_state()}
+        """The state of the episode, where it comes from, and the seeds of those to come."""
+        episode = self.env.get_state()
+        return {
+            "waiting_seeds": list(self._waiting_seeds),
+            "stream": self._stream and list(self._stream),
+            "episode": episode,
+        }
 
     def set_state(self, state: dict[str, Any]) -> ResetReturn:
         restored = self.env.set_state(state["episode"])  # first, because it may refuse
         self._waiting_seeds = list(state["waiting_seeds"])
+        stream = state.get("stream")  # older states do not tell
+        self._stream = None if stream is None else (stream[0], stream[1])
         return restored

@@ -102,8 +102,8 @@ def make_vec_from(
     if len(seed_lists) != len(make_env):
         raise ValueError(f"{len(make_env)} environments need as many lists of episode seeds, got {len(seed_lists)}")
     makers = [
-        partial(_seeded, make_one, [index(seed) for seed in (own_seeds if len(own_seeds) else [first_seed])])
-        for make_one, first_seed, own_seeds in zip(make_env, seeds, seed_lists, strict=True)
+        partial(_seeded, make_one, [index(seed) for seed in (own_seeds if len(own_seeds) else [first_seed])], i)
+        for i, (make_one, first_seed, own_seeds) in enumerate(zip(make_env, seeds, seed_lists, strict=True))
     ]
     if backend == "sync":
         return SyncEpisodes(makers, autoreset_mode=AutoresetMode.SAME_STEP)
@@ -124,6 +124,6 @@ def _kill(processes: Sequence[Any]) -> None:
         process.kill()
 
 
-def _seeded(make_one: Callable[[], gym.Env], seeds: list[int]) -> SeededEpisodes:
+def _seeded(make_one: Callable[[], gym.Env], seeds: list[int], place: int) -> SeededEpisodes:
     env = make_one()
-    return SeededEpisodes(env if isinstance(env, ReplayState) else ReplayState(env), seeds)
+    return SeededEpisodes(env if isinstance(env, ReplayState) else ReplayState(env), seeds, place)

@@ -1,6 +1,7 @@
 """The folder of a cloning run: who may write there, where it goes on, what it records, and the model in the end.
 
 OUTPUT/cloning.json            options, data, versions, and whether the run is finished
+       run.log                 what the script says, over all its starts
        log.csv                 step, examples, train_loss, lr, eval_loss, perplexity
        checkpoints/            {last,backup}, while the run lasts
        config.json, model…     the cloned model, once the run is finished
@@ -13,15 +14,17 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from experiments.atomic_files import give_usual_permissions, sync_folder, sync_path, write_atomically
 from experiments.checkpoint import CheckpointStore, check_same_settings, read_trainer
 from experiments.errors import UserError
+from experiments.log_file import RUN_LOG, logged_to
 from experiments.provenance import provenance
 from experiments.run_log import CsvLog
+from experiments.storage import writing
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +98,7 @@ class RunFolder:
             raise UserError(f"{OTHER} {self.folder} is a file: give a new folder")
         if self._record() is None and self.folder.exists():
             visible = [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
-            others = sorted(name for name in visible if name != CHECKPOINTS)
+            others = sorted(name for name in visible if name not in (CHECKPOINTS, RUN_LOG))
             if others:
                 raise UserError(
                     f"{OTHER} {self.folder} holds {others[0]} and no {RECORD}, so it is not the folder of a cloning "
@@ -107,7 +110,8 @@ class RunFolder:
                 check_same_settings(
                     stored["settings"], self.settings, tuple(self.settings), self.folder / RECORD, f"another {OTHER}"
                 )
-            yield
+            with nullcontext() if self.finished else logged_to(self.folder / RUN_LOG):
+                yield
 
     @property
     def finished(self) -> bool:
@@ -135,11 +139,16 @@ class RunFolder:
     def finish(self, results: dict[str, Any], save_model: Callable[[Path], None]) -> None:
         """Put the model into the folder, complete or not at all, and drop the checkpoints."""
         staged = self.folder / ".model"
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir()
-        save_model(staged)
-        give_usual_permissions(staged)
-        sync_folder(staged)
+        try:
+            with writing(staged):
+                shutil.rmtree(staged, ignore_errors=True)
+                staged.mkdir()
+                save_model(staged)
+                give_usual_permissions(staged)
+                sync_folder(staged)
+        except Exception:
+            shutil.rmtree(staged, ignore_errors=True)  # it would take what space there is
+            raise
         # the configuration last: without it nobody takes the folder for a model
         for path in sorted(staged.iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, self.folder / path.name)

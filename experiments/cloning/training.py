@@ -25,6 +25,7 @@ from experiments.cloning.run import RunFolder
 from experiments.errors import UserError
 from experiments.nonfinite import DivergedError, SkippedSteps
 from experiments.stopping import Stopped, finishing_steps, stop_signal
+from experiments.storage import StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,10 @@ def train(options: CloningOptions, data: Transitions) -> None:
         if finished:
             logger.info("%s is finished: give another --output_dir for another run", options.output_dir)
         else:
-            _learn(accelerator, options, data, run, checkpoint, counters)
+            try:
+                _learn(accelerator, options, data, run, checkpoint, counters)
+            except StorageError as error:
+                raise (error if run is None else error.add(run.store.safe("step"))) from error.__cause__
     accelerator.end_training()
 
 

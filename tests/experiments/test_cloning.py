@@ -88,7 +88,7 @@ def test_a_run(straight, data, tiny_models, name, model_type):
     assert record["eval_loss"] == found[-1]["eval_loss"]
     assert {path.name for path in (straight / name).iterdir()} == {
         "checkpoints", "cloning.json", "config.json", "generation_config.json", "log.csv", "model.safetensors",
-        "tokenizer.json", "tokenizer_config.json",
+        "run.log", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     loads = AutoModelForSeq2SeqLM if model_type == "seq2seq" else AutoModelForCausalLM
     assert loads.from_pretrained(straight / name).dtype == torch.float32

@@ -140,6 +140,7 @@ def test_every_metric_is_explained():
 
 DETAILS = (ROOT / "docs" / "implementation_details.md").read_text(encoding="utf-8")
 NAMED_TESTS = sorted(set(re.findall(r"`([\w/]+\.py)::([\w:]+)`", DETAILS)))
+FAULTS = (ROOT / "slurm" / "README.md").read_text(encoding="utf-8").partition("## When something breaks")[2]
 NAMED_PLACES = sorted(set(re.findall(r"`((?:[\w-]+/)+[\w-]*(?:\.py)?)(?::([\w.]+))?`", DETAILS)) - set(NAMED_TESTS))
 
 
@@ -163,6 +164,19 @@ def test_every_named_test_and_place_exists():
     for path, name in NAMED_PLACES:
         assert (ROOT / path).exists(), path
         assert not name or name in definitions(ROOT / path), (path, name)
+
+
+def test_every_fault_of_a_job_is_tested():
+    """Each row of slurm/README.md names tests, and these exist."""
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"^\| .*$", FAULTS, re.M)][1:]
+    assert len(rows) >= 13
+    for fault, seen, lost, tests in rows:
+        assert seen, fault
+        assert lost, fault
+        named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", tests)
+        assert named, fault
+        for path, name in named:
+            assert name in definitions(ROOT / "tests" / path), (fault, path, name)
 
 
 def test_every_defect_of_the_released_code_is_answered():

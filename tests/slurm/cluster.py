@@ -5,8 +5,10 @@ It has its own munge, folders and ports, so that it neither needs nor disturbs a
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -14,10 +16,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+ROOMS = ("babyai-text", "campaign", "configs", "experiments", "lamorel", "lamorel_launcher", "slurm")
 NODES = ("n1", "n2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
 CONFIGURATION = """\
@@ -49,8 +52,7 @@ GresTypes=gpu
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=5
-SlurmdTimeout=10
-MessageTimeout=5
+SlurmdTimeout=15
 {nodes}
 PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=cpu Nodes=ALL MaxTime=INFINITE State=UP
@@ -73,18 +75,23 @@ class Cluster:
 
     Attributes:
         folder: its configuration, logs and state; short, as a socket lies in it.
-        environment: of a user of the cluster, who works with this checkout and the python of the tests.
+        checkout: a copy of the project, in which its users work: jobs write their logs there.
+        environment: of a user, who has the python of the tests.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.checkout = folder / "checkout"
+        for room in ROOMS:
+            ignored = shutil.ignore_patterns("site.sh", "*.log", "*.events", "*.submitted")
+            shutil.copytree(REPOSITORY / room, self.checkout / room, ignore=ignored)
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         configuration = folder / "slurm.conf"
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "SRUN"))},
+            **{k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SBATCH", "SRUN", "GLAM_"))},
             "SLURM_CONF": str(configuration),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'babyai-text'}",
+            "PYTHONPATH": f"{self.checkout}:{self.checkout / 'babyai-text'}",
             "OMP_NUM_THREADS": "1",
         }
         ports = _free_ports(1 + len(NODES))
@@ -121,7 +128,10 @@ class Cluster:
 
     def start_node(self, node: str) -> None:
         self._start("slurmd", "-D", "-N", node, name=node)
-        wait_until(lambda: self.node_state(node) == "idle", 30)
+        # with a star the controller has not heard of it yet
+        wait_until(
+            lambda: re.fullmatch(r"idle|mixed|completing", self.node_state(node)), 30, lambda: self.node_state(node)
+        )
 
     def _start(self, program: str, *arguments: str, name: str | None = None) -> None:
         path = find_program(program)
@@ -137,10 +147,10 @@ class Cluster:
             )
 
     def run(self, *command: str, check: bool = True, timeout: float = 60, **variables: str) -> str:
-        """What a command prints, run from the root of the repository."""
+        """What a command prints, run from the root of the checkout."""
         done = subprocess.run(
             command,
-            cwd=REPOSITORY,
+            cwd=self.checkout,
             env={**self.environment, **variables},
             capture_output=True,
             text=True,
@@ -169,19 +179,23 @@ class Cluster:
         """Until a job is in one of the states; which one."""
         return wait_until(lambda: (s := self.state(job)) in states and s, timeout, lambda: str(self.job(job)))
 
-    def processes(self, node: str | None = None) -> list[int]:
-        """The processes of all jobs, or of those on a node."""
-        return [pid for pid in self._marked() if self._node_of(pid) in (NODES if node is None else (node,))]
+    def processes(self, job: str) -> list[int]:
+        """The processes of the steps of an array's element (12_1), on all nodes."""
+        array, task = job.split("_")
+        wanted = {"SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": task}.items()
+        return [pid for pid, found in self._marked().items() if "SLURM_STEP_ID" in found and wanted <= found.items()]
+
+    def controller_log(self) -> str:
+        """Its last lines, for messages."""
+        return "\n".join((self.folder / "slurmctld.log").read_text().splitlines()[-30:])
 
     def kill_node(self, node: str) -> None:
         """What a power cut does: the daemon, its steps and all they have started are gone."""
         daemon = self._daemons.pop(node)
         daemon.kill()
         daemon.wait()
-        deadline = time.monotonic() + 10
-        while (left := self.processes(node)) and time.monotonic() < deadline:
-            for pid in left:
-                _kill(pid)
+        names = ("SLURMD_NODENAME", "GLAM_TEST_NODE")  # of what SLURM starts, and of its own daemons
+        _kill_all(lambda: [pid for pid, found in self._marked().items() if node in map(found.get, names)])
 
     def stop(self) -> None:
         """Ends the daemons and every process of every job."""
@@ -195,22 +209,14 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
-        deadline = time.monotonic() + 10
-        while (left := self._marked()) and time.monotonic() < deadline:
-            for pid in left:
-                _kill(pid)
-            time.sleep(0.1)
-        assert not left, f"processes {left} do not end"
+        _kill_all(self._marked)
         shutil.rmtree(self.folder)
 
-    def _marked(self) -> list[int]:
-        """Processes that were started under this cluster, but the tests themselves."""
-        mark = f"SLURM_CONF={self.folder}/".encode()
-        return [pid for pid in _processes() if pid != os.getpid() and mark in _environment(pid)]
-
-    def _node_of(self, pid: int) -> str | None:
-        variables = dict(item.partition("=")[::2] for item in _environment(pid).decode(errors="replace").split("\0"))
-        return variables.get("SLURMD_NODENAME") or variables.get("GLAM_TEST_NODE")
+    def _marked(self) -> dict[int, dict[str, str]]:
+        """The environments of the processes that were started under this cluster, but the tests themselves."""
+        conf = str(self.folder / "slurm.conf")
+        found = {pid: _environment(pid) for pid in _processes() if pid != os.getpid()}
+        return {pid: variables for pid, variables in found.items() if variables.get("SLURM_CONF") == conf}
 
 
 def wait_until(condition: Callable[[], object], timeout: float, explain: Callable[[], str] = str) -> str:
@@ -236,15 +242,21 @@ def _processes() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
-def _environment(pid: int) -> bytes:
+def _environment(pid: int) -> dict[str, str]:
+    """What a process was started with, empty where it cannot be read."""
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
+        text = Path(f"/proc/{pid}/environ").read_text(errors="replace")
     except OSError:  # ended meanwhile, or another user's
-        return b""
+        return {}
+    return {name: value for name, _, value in (entry.partition("=") for entry in text.split("\0"))}
 
 
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+def _kill_all(find: Callable[[], Iterable[int]]) -> None:
+    """Until none is found: what is killed may have started another meanwhile."""
+    deadline = time.monotonic() + 10
+    while left := list(find()):
+        assert time.monotonic() < deadline, f"processes {left} do not end"
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import REPOSITORY, Cluster, wait_until
+from tests.slurm.cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.slurm
 # a script with the usual lines, whose work is a line of bash on each of two nodes
@@ -34,16 +34,9 @@ def log(script: Path, array: str, task: int = 1) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def events(script: Path, array: str, task: int = 1) -> list[dict]:
-    path = REPOSITORY / "campaign" / "logs" / f"{script.parent.name}_{array}_{task}.events"
+def events(cluster: Cluster, script: Path, array: str, task: int = 1) -> list[dict]:
+    path = cluster.checkout / "campaign" / "logs" / f"{script.parent.name}_{array}_{task}.events"
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-@pytest.fixture(autouse=True)
-def _no_events_left():
-    yield
-    for path in (REPOSITORY / "campaign" / "logs").glob("test_*.events"):
-        path.unlink()
 
 
 def test_a_job_that_ends_well(cluster, tmp_path):
@@ -57,7 +50,7 @@ def test_a_job_that_ends_well(cluster, tmp_path):
         cluster.wait_for_state(f"{array}_{task}", "COMPLETED")
         for node in ("n1", "n2"):
             assert f"{task} {argument} on {node} with 3 cpus, site, active\n" in log(script, array, task)
-        started, ended = events(script, array, task)
+        started, ended = events(cluster, script, array, task)
         assert (started["event"], started["status"], started["restart"]) == ("started", None, 0)
         assert (ended["event"], ended["status"]) == ("ended", 0)
         for event in (started, ended):
@@ -74,15 +67,15 @@ def test_one_stopped_element_of_an_array_is_requeued(cluster, tmp_path):
     cluster.run("scancel", "--signal=USR1", f"{array}_2")
     cluster.wait_for_state(f"{array}_2", "PENDING")
     assert cluster.job(f"{array}_2")["Restarts"] == "1"
-    assert [event["event"] for event in events(script, array, 2)] == ["started", "requeued"]
-    assert events(script, array, 2)[-1]["status"] == 75
+    assert [event["event"] for event in events(cluster, script, array, 2)] == ["started", "requeued"]
+    assert events(cluster, script, array, 2)[-1]["status"] == 75
     assert cluster.state(f"{array}_1") == "RUNNING"
     assert cluster.job(f"{array}_1")["Restarts"] == "0"
     assert cluster.state(f"{dependent}_2") == "PENDING"
 
     cluster.run("scontrol", "update", f"JobId={array}_2", "StartTime=now")
     wait_until(lambda: log(script, array, 2).count("begins") == 4, 30)
-    again = events(script, array, 2)[-1]
+    again = events(cluster, script, array, 2)[-1]
     assert (again["event"], again["restart"]) == ("started", 1)
     cluster.run("scancel", array)
     for task in (1, 2):
@@ -106,7 +99,7 @@ def test_a_signal_to_the_whole_job_does_not_end_the_shell_first(cluster, tmp_pat
     for task in (1, 2):
         cluster.wait_for_state(f"{array}_{task}", "PENDING" if signal == "USR1" else "FAILED")
         # srun itself ends the tasks on SIGTERM
-        assert events(script, array, task)[-1]["status"] in ((75,) if signal == "USR1" else (137, 143))
+        assert events(cluster, script, array, task)[-1]["status"] in ((75,) if signal == "USR1" else (137, 143))
     cluster.run("scancel", array)
 
 
@@ -117,7 +110,7 @@ def test_scancel_does_not_requeue(cluster, tmp_path):
     cluster.run("scancel", array)
     for task in (1, 2):
         cluster.wait_for_state(f"{array}_{task}", "CANCELLED")
-        wait_until(lambda task=task: events(script, array, task)[-1]["event"] == "ended", 20)
+        wait_until(lambda task=task: events(cluster, script, array, task)[-1]["event"] == "ended", 20)
         assert cluster.job(f"{array}_{task}")["Restarts"] == "0"
 
 
@@ -126,7 +119,7 @@ def test_the_signal_before_a_time_limit_requeues(cluster, tmp_path):
     array = submit(cluster, script, "--array=1", "--time=1", "--signal=USR1@55")  # SLURM is late by up to a minute
     cluster.wait_for_state(f"{array}_1", "PENDING", timeout=10) if False else None
     wait_until(lambda: cluster.job(f"{array}_1")["Restarts"] == "1", 90)
-    assert [event["event"] for event in events(script, array)] == ["started", "requeued"]
+    assert [event["event"] for event in events(cluster, script, array)] == ["started", "requeued"]
     cluster.run("scancel", array)
 
 
@@ -142,7 +135,7 @@ def test_other_ends_are_failures(cluster, tmp_path, work, status):
     array = submit(cluster, script, "--array=1")
     cluster.wait_for_state(f"{array}_1", "FAILED")
     assert cluster.job(f"{array}_1")["ExitCode"] == f"{status}:0"
-    assert events(script, array)[-1]["status"] == status
+    assert events(cluster, script, array)[-1]["status"] == status
 
 
 def test_a_folder_that_is_not_the_repository_fails(cluster, tmp_path):

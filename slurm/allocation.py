@@ -109,7 +109,9 @@ def first_address(node_list: str) -> str:
 def check_port(port: int, remedy: str) -> None:
     """Raises LaunchError where another process of this node listens on the port."""
     try:
-        socket.create_server(("", port)).close()
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of a run that has just ended
+            probe.bind(("", port))  # without listening: other tasks of the step may be knocking already
     except OSError as error:
         raise LaunchError(
             f"port {port} of {socket.gethostname()} cannot be used ({error.strerror}): {remedy}", everywhere=False

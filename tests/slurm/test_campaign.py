@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,22 @@ def test_training_is_requeued_and_its_test_waits(cluster, overrides, tmp_path, u
         for seed in (1, 2):
             assert found[name, seed]["state"] == "done"
     assert found["q1_mixed", 2]["restarts"] == 1
+
+
+def test_a_node_that_dies(cluster, overrides, tmp_path, uninterrupted):
+    """The rest of the run ends by itself, SLURM requeues the job, and it goes on from its last checkpoint."""
+    uninterrupted.wait_until_done()
+    run = Training.start(cluster, tmp_path, overrides, "node")
+    run.wait_for_update(5)
+    cluster.kill_node("n2")
+    wait_until(lambda: not cluster.processes(run.job), 15, lambda: str(cluster.processes(run.job)))
+    run.wait_for_requeue(1)
+    time.sleep(30)  # what SLURM still wants to tell the dead node would reach it, and end the new run there
+    cluster.start_node("n2")
+    run.begin_now()
+    run.wait_until_done()
+    assert run.log.count("resumed at update 4") == 1  # checkpoint_every=4
+    assert_same_run(run.paths, uninterrupted.paths)
 
 
 def test_a_run_that_cannot_begin_is_named(cluster, overrides, tmp_path):

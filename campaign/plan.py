@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -67,7 +68,7 @@ def choose(campaign: Campaign, words: Iterable[str]) -> list[Job]:
         name, _, argument = word.removeprefix("campaign/").partition(":")
         name, is_script = name.removesuffix(".sh"), name.endswith(".sh")
         if argument:
-            found = [campaign.job(name, argument)]
+            found = [campaign.job(name, re.sub(r"[\[\]\s]", "", argument))]  # [pretraining, npe] is pretraining,npe
         elif word == "all":
             found = list(everything.values())
         elif name in campaign.figures and not is_script:
@@ -141,11 +142,13 @@ def make_plan(
 
 def _standing(campaign: Campaign, rows: Iterable[Row]) -> dict[tuple[str, tuple[str, ...], int | None], Row]:
     """How script, arguments and seed stand; a script without its first argument has the default."""
-    found = {}
+    found: dict[tuple[str, tuple[str, ...], int | None], Row] = {}
     for row in rows:
         script = campaign.scripts.get(row.name)
         default = (script.default,) if script and script.default else ()
-        found[row.name, row.arguments or default, row.seed] = row
+        key = row.name, row.arguments or default, row.seed
+        if key not in found or found[key].state not in IN_QUEUE:  # where another was submitted, too, and refused
+            found[key] = row
     return found
 
 

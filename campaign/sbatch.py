@@ -20,14 +20,23 @@ CPU_OPTIONS = {"account": "GLAM_CPU_ACCOUNT", "partition": "GLAM_CPU_PARTITION",
 SITE_SECONDS = 60
 
 
+def site_file(root: Path, environment: Mapping[str, str]) -> Path | None:
+    """GLAM_SITE, or else slurm/site.sh where that exists. Raises UserError where GLAM_SITE does not."""
+    named = environment.get("GLAM_SITE")
+    site = root / (named or "slurm/site.sh")
+    if named and not site.is_file():
+        raise UserError(f"GLAM_SITE={named}: there is no such file")
+    return site if site.is_file() else None
+
+
 def site_environment(root: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """The environment as slurm/site.sh leaves it; as it is where there is no such file.
 
     Raises:
-        UserError: the file fails.
+        UserError: the file fails, or is not where GLAM_SITE says.
     """
-    site = root / environment.get("GLAM_SITE", "slurm/site.sh")
-    if not site.exists():
+    site = site_file(root, environment)
+    if site is None:
         return dict(environment)
     command = ["bash", "-c", '. "$0" >&2 && env -0', str(site)]
     try:
@@ -58,9 +67,12 @@ def command(step: Step, environment: Mapping[str, str], dependency: str) -> list
     return [*without, "sbatch", *options, f"campaign/{script.path.name}", *step.arguments]
 
 
-def shell_script(steps: Sequence[Step], environment: Mapping[str, str]) -> str:
+def shell_script(steps: Sequence[Step], environment: Mapping[str, str], root: Path) -> str:
     """All commands, in order; what is not yet known of a job is a variable of its name."""
-    lines = []
+    lines = [f"cd {shlex.quote(str(root))}"]
+    if site := site_file(root, environment):
+        lines.append(f". {shlex.quote(str(site))}")
+    lines.append("set -e")
     for step in steps:
         if step.seeds:
             _note(step, f"${step.job.variable}")

@@ -16,7 +16,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from campaign.scripts import Job
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +42,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
     options = parser.parse_args(arguments[:end])
     if not options.what and not options.list:
         parser.error("name what to submit: all, a figure or a script (--list)")
+    options.seeds = list(dict.fromkeys(options.seeds))
     return options, arguments[end + 1 :]
 
 
@@ -45,12 +52,27 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def check_overrides(jobs: Sequence[Job], overrides: Sequence[str]) -> None:
+    """Raises UserError where a job's overlays or an override do not exist: jobs would wait for days to say so."""
+    from campaign.scripts import EVERYTHING
+    from experiments.errors import UserError
+    from experiments.hydra_script import compose_experiment
+
+    for override in overrides:
+        if override.startswith(("experiment=", "rl_script_args.seed=")):
+            raise UserError(f"{override}: each job has its own, name the jobs or give --seeds")
+    overlays = {job.argument or "" for job in jobs if EVERYTHING not in job.script.needs}
+    for chosen in sorted(overlays if overrides else overlays - {""}):
+        compose_experiment(chosen, overrides)
+
+
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     from campaign import sbatch, summary
     from campaign.plan import choose, in_order, make_plan
     from campaign.scripts import Campaign
     from campaign.status import collect
     from experiments.errors import UserError
+    from experiments.folder_lock import FolderLock
 
     options, overrides = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -63,18 +85,21 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         if options.without_repeats:
             chosen = [job for job in chosen if job.script.repeats is None]
         jobs = in_order(campaign, chosen, add_needs=not options.without_needs)
-        problems: list[str] = []
-        asked, rows = collect(None, root, problems)
-        for problem in problems:
-            print(f"warning: {problem}", file=sys.stderr)
-        steps = make_plan(campaign, jobs, rows, seeds=options.seeds, overrides=overrides, again=options.again)
-        print(summary.graph(steps))
-        if options.dry_run:
-            print(sbatch.shell_script(steps, environment))
-        elif not asked:
-            raise UserError("squeue does not answer, so that it is not known what is in the queue already: try later")
-        else:
-            sbatch.submit(steps, environment, root)
+        check_overrides(jobs, overrides)
+        # who submits at the same time would not see these jobs
+        with nullcontext() if options.dry_run else FolderLock(root / "campaign" / "logs", "--dry-run"):
+            problems: list[str] = []
+            asked, rows = collect(None, root, problems)
+            for problem in problems:
+                print(f"warning: {problem}", file=sys.stderr)
+            steps = make_plan(campaign, jobs, rows, seeds=options.seeds, overrides=overrides, again=options.again)
+            print(summary.graph(steps))
+            if options.dry_run:
+                print(sbatch.shell_script(steps, environment, root))
+            elif not asked:
+                raise UserError("squeue does not answer, so that it is not known what is in the queue: try later")
+            else:
+                sbatch.submit(steps, environment, root)
         print(summary.hours(campaign, steps))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -175,10 +175,10 @@ def last_error(path: Path) -> str:
 
 
 def storage_logs(root: Path) -> list[Path]:
-    """The folders of logs below the storage root: that of the environment, of slurm/site.sh, or storage."""
+    """The folders of logs below the storage root that jobs have: slurm/site.sh's, the environment's, or storage."""
     storage = os.environ.get("GLAM_STORAGE")
-    site = root / os.environ.get("GLAM_SITE", "slurm/site.sh")
-    if not storage and site.exists():
+    site = root / (os.environ.get("GLAM_SITE") or "slurm/site.sh")
+    if site.is_file():
         script = '. "$0" > /dev/null 2>&1; printf %s "${GLAM_STORAGE:-}"'
         with suppress(OSError, subprocess.TimeoutExpired):
             asked = subprocess.run(

@@ -71,6 +71,7 @@ def hydra_script(
     def main() -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises its own errors instead of printing them
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no fork warnings from worker processes
+        ignore_empty_storage()
         try:
             listen_for_stop(leave_after_s=UNWIND_S)
             hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="base")(task)()
@@ -86,6 +87,26 @@ def hydra_script(
             sys.exit(stopped.status)
 
     return main
+
+
+def compose_experiment(overlays: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration with these overlays of configs/experiment, such as pretraining,npe.
+
+    Raises:
+        UserError: an overlay or a key does not exist.
+    """
+    ignore_empty_storage()
+    try:
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return hydra.compose("base", overrides=[f"experiment=[{overlays.strip('[]')}]", *overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain_override(error)) from error
+
+
+def ignore_empty_storage() -> None:
+    """An empty GLAM_STORAGE is none, as in the batch scripts: the overlays would make /logs of it."""
+    if not os.environ.get("GLAM_STORAGE"):
+        os.environ.pop("GLAM_STORAGE", None)
 
 
 def end(message: str) -> NoReturn:

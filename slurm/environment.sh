@@ -60,9 +60,11 @@ glam_event started
 trap glam_finish EXIT
 trap : TERM USR1 # sent to the whole job they must not end this shell before srun has ended
 
+[ -z "${GLAM_SITE:-}" ] || [ -f "$GLAM_SITE" ] || glam_fail "GLAM_SITE=$GLAM_SITE: there is no such file"
 if [ -f "${GLAM_SITE:=slurm/site.sh}" ]; then
-  . "$GLAM_SITE"
+  . "$GLAM_SITE" || glam_fail "$GLAM_SITE fails, exit status $?: mend it"
 fi
+[ -n "${GLAM_STORAGE:-}" ] || unset GLAM_STORAGE # the overlays would make /logs of an empty one
 if declare -F glam_activate > /dev/null; then
   glam_activate || glam_fail "glam_activate of $GLAM_SITE has failed"
 elif [ -f .venv/bin/activate ]; then

@@ -10,9 +10,10 @@
 # For jobs without a GPU, used by campaign/submit.py.
 #export GLAM_CPU_ACCOUNT=myproject-cpu
 #export GLAM_CPU_PARTITION=cpu
+#export GLAM_CPU_QOS=normal
 
 # Where runs write (default: storage/ of the repository). All nodes must see it.
-#export GLAM_STORAGE=$SCRATCH/glam
+#export GLAM_STORAGE=${GLAM_STORAGE:-$SCRATCH/glam}
 
 # Models: downloaded once on a node with network, then read without.
 #export HF_HOME=$SCRATCH/huggingface

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from experiments.configuration import parse_config
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
-from experiments.hydra_script import CONFIG_DIR, explain_override
+from experiments.hydra_script import compose_experiment
 
 # --file_name -> overlays of the export that writes them, and of the test of the clone that is made of them
 FILES = {
@@ -46,9 +43,7 @@ def experiment_folders(file_name: str, seed: int, overlays: str, *overrides: str
 
 
 def _compose(overlays: str, over: str, seed: int, overrides: tuple[str, ...]) -> DictConfig:
-    chosen = [f"experiment=[{overlays.strip('[]')},{over}]", *overrides, f"rl_script_args.seed={seed}"]
     try:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return compose("base", overrides=chosen)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"--experiment: {explain_override(error)}") from error
+        return compose_experiment(f"{overlays.strip('[]')},{over}", [*overrides, f"rl_script_args.seed={seed}"])
+    except UserError as error:
+        raise UserError(f"--experiment: {error}") from error

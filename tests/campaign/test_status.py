@@ -547,6 +547,8 @@ def test_storage_root_comes_from_the_environment_or_the_site_file(campaign, tmp_
     (campaign / "slurm" / "site.sh").write_text(f"echo hello\nexport GLAM_STORAGE={tmp_path / 'site'}\n")
     assert storage_logs(campaign) == [tmp_path / "site" / "logs_2"]
     monkeypatch.setenv("GLAM_STORAGE", str(tmp_path / "environment"))
+    assert storage_logs(campaign) == [tmp_path / "site" / "logs_2"]  # as in a job, which sources the file, too
+    (campaign / "slurm" / "site.sh").write_text(f"export GLAM_STORAGE=${{GLAM_STORAGE:-{tmp_path / 'site'}}}\n")
     assert storage_logs(campaign) == [tmp_path / "environment" / "logs_2"]
 
 

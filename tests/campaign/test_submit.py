@@ -16,6 +16,7 @@ from campaign.rows import Row
 from campaign.scripts import Campaign
 from campaign.summary import hours
 from experiments.errors import UserError
+from experiments.folder_lock import FolderLock
 from tests.experiments.conftest import ROOT
 
 SBATCH = """#!/bin/bash
@@ -165,6 +166,39 @@ def test_what_is_done_is_not_submitted_again(root, capsys):
     assert asked(root)[3:] == ["constraint= --parsable --array=1 campaign/trained.sh actions_6"]
 
 
+def test_what_does_not_exist_is_said_before_anything_is_submitted(root, capsys):
+    for words, message in (
+        (["random:q1_mixed,frnch"], "experiment=frnch is not a file of configs/experiment: did you mean french?"),
+        (["french", "--", "rl_script_args.sed=4"], "rl_script_args.sed is not a known key: did you mean"),
+        (["q1_mixed", "--", "rl_script_args.seed=4"], "rl_script_args.seed=4: each job has its own"),
+        (["q1_mixed", "--", "experiment=actions_3"], "experiment=actions_3: each job has its own"),
+    ):  # fmt: skip
+        assert submit.main(words, root) == 2
+        assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert not asked(root)
+
+
+def test_seeds_that_are_named_twice_and_lists_in_brackets(root):
+    assert submit.main(["french:[pretraining, npe]", "--without-needs", "--seeds", "4", "3", "4"], root) == 0
+    assert asked(root) == ["constraint= --parsable --array=4,3 campaign/french.sh pretraining,npe"]
+
+
+def test_one_submits_at_a_time(root, capsys):
+    with FolderLock(root / "campaign/logs", ""):
+        assert submit.main(["french"], root) == 2
+        assert "campaign/logs is in use by another run" in capsys.readouterr().err
+        assert submit.main(["french", "--dry-run"], root) == 0
+    assert submit.main(["french:q1_mixed"], root) == 0
+    assert len(asked(root)) == 2
+
+
+def test_a_job_in_the_queue_counts_beside_a_newer_one_that_failed(campaign):
+    """The newer one found the run's folder in use."""
+    rows = [Row("q1_mixed", (), 1, state, job=f"{job}_1") for job, state in ((7, "running"), (8, "failed"))]
+    (step,) = plan(campaign, "q1_mixed", rows=rows, seeds=[1])
+    assert (step.seeds, step.jobs) == ((), {1: "7"})
+
+
 def test_seeds_in_different_jobs_are_waited_for_as_a_whole(campaign):
     """aftercorr needs one array with all seeds: not where a seed of the other was submitted alone, or is done."""
 
@@ -251,6 +285,14 @@ def test_a_dry_run_is_a_script_that_does_the_same(root, capsys):
     assert Path(root.parent / "dry").read_text().splitlines() == asked(root)
 
 
+def test_a_dry_run_sources_the_site_file(root, capsys):
+    (root / "slurm").mkdir()
+    (root / "slurm/site.sh").write_text("export SBATCH_CONSTRAINT=a100\n")
+    assert submit.main(["--dry-run", "french:q1_mixed"], root) == 0
+    subprocess.run(["bash", "-c", capsys.readouterr().out], cwd="/", check=True)
+    assert [line.partition(" ")[0] for line in asked(root)] == ["constraint=a100"] * 2
+
+
 def test_repeats_can_be_left_out(root, capsys):
     assert submit.main(["--dry-run", "distractors", "--without-repeats"], root) == 0
     script = capsys.readouterr().out
@@ -281,6 +323,9 @@ def test_errors_are_one_line(root, capsys, monkeypatch):
     (root / "slurm/site.sh").write_text("no_such_command\n")
     assert re.match(r"error: .*slurm/site.sh fails: .*no_such_command: command not found\n$", error("french"))
     (root / "slurm/site.sh").unlink()
+    monkeypatch.setenv("GLAM_SITE", "slurm/stie.sh")
+    assert error("french") == "error: GLAM_SITE=slurm/stie.sh: there is no such file\n"
+    monkeypatch.delenv("GLAM_SITE")
     (root.parent / "bin/squeue").write_text(SQUEUE)
     (root.parent / "bin/sbatch").unlink()
     monkeypatch.setenv("PATH", str(root.parent / "bin"))

@@ -92,7 +92,7 @@ def test_an_export_is_not_whole_before_its_end(tmp_path, monkeypatch):
 
 
 def fails_after(count):
-    yield from [SimpleNamespace(prompt="prompt", action="drop")] * count
+    yield from [(0, index, SimpleNamespace(prompt="prompt", action="drop")) for index in range(count)]
     raise KeyboardInterrupt
 
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from experiments import experiment_paths
 from experiments.environments import check_environment
 from experiments.experiment_paths import ExperimentPaths, experiment_id
-from experiments.hydra_script import known_keys
+from experiments.hydra_script import compose_experiment, known_keys
 from tests.experiments.conftest import ROOT, make_config
 
 OVERLAYS = ROOT / "configs" / "experiment"
@@ -203,6 +203,8 @@ def test_the_storage_root_is_one_variable(monkeypatch, tmp_path):
     assert {path.removeprefix(f"{tmp_path}/scratch/") for path in paths} == {
         "", "logs", "models", "sentencepiece/seed_1.model", "cloned/q1_mixed_bot_seed_1", "logs_synonym_actions_2",
     }  # fmt: skip
+    monkeypatch.setenv("GLAM_STORAGE", "")
+    assert compose_experiment("q1_mixed", []).rl_script_args.saving_path_logs == "storage/logs"
     for path in OVERLAYS.glob("*.yaml"):
         if path.stem != "demo":
             assert "storage/" not in path.read_text().replace("${oc.env:GLAM_STORAGE,storage}/", ""), path.name

@@ -117,7 +117,6 @@ def test_scancel_does_not_requeue(cluster, tmp_path):
 def test_the_signal_before_a_time_limit_requeues(cluster, tmp_path):
     script = write(tmp_path, SLEEP)
     array = submit(cluster, script, "--array=1", "--time=1", "--signal=USR1@55")  # SLURM is late by up to a minute
-    cluster.wait_for_state(f"{array}_1", "PENDING", timeout=10) if False else None
     wait_until(lambda: cluster.job(f"{array}_1")["Restarts"] == "1", 90)
     assert [event["event"] for event in events(cluster, script, array)] == ["started", "requeued"]
     cluster.run("scancel", array)
@@ -154,6 +153,23 @@ def test_a_python_without_the_project_is_named(cluster, tmp_path):
     cluster.wait_for_state(f"{array}_1", "FAILED")
     assert "error: python3 (/usr/bin/python3) cannot run the project" in log(script, array)
     assert f"glam_activate of {site}" in log(script, array)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "there is no such file"), ("if\n", "fails, exit status"), ("export GLAM_STORAGE=''\n", "storage is unset")],
+)
+def test_the_site_file(cluster, tmp_path, text, message):
+    """Absent where GLAM_SITE says, or broken: nothing is written elsewhere. An empty storage root is none."""
+    script = write(tmp_path, "'echo storage is ${GLAM_STORAGE-unset}'")
+    site = tmp_path / "site.sh"
+    if text is not None:
+        site.write_text(text)
+    array = submit(cluster, script, "--array=1", f"--export=ALL,GLAM_SITE={site}")
+    assert cluster.wait_for_state(f"{array}_1", "FAILED", "COMPLETED") == (
+        "FAILED" if "unset" not in message else "COMPLETED"
+    )
+    assert message in log(script, array)
 
 
 def test_an_array_is_asked_for(cluster, tmp_path):

@@ -43,6 +43,8 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 test-slow: $(READY)
+	@$(BIN)/python -c 'import wandb' 2> /dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tracking]'
 	$(BIN)/python -m pytest -m slow
 
 # Without chromium and without apt-get or root the tests skip, and say why.

@@ -132,10 +132,17 @@ class RunLog:
         if self.config.rl.wandb:
             import wandb
 
-            name = self.folder.name
-            run_id = hashlib.sha256(name.encode()).hexdigest()[:16]  # a resumed run is the same run there, too
+            rl = self.config.rl
+            # of the folder, so that a resumed run is the same run there, and one elsewhere is another
+            run_id = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
             self.wandb = wandb.init(
-                project="glam", name=name, id=run_id, resume="allow", config=self.config.resolved, dir=self.folder
+                project="glam",
+                name=f"{rl.name_experiment}/{rl.name_model}/seed {rl.seed}",  # the experiment id is too long a name
+                notes=self.folder.name,
+                id=run_id,
+                resume="allow",
+                config=self.config.resolved,
+                dir=self.folder,
             )
 
     def write(self, row: dict[str, Any], stats: dict[str, float], probabilities: Any) -> None:

@@ -32,6 +32,7 @@ CredType=cred/munge
 SlurmUser={user}
 SlurmdUser={user}
 SlurmctldPort={controller_port}
+FirstJobId={first_job}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool_%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -99,7 +100,12 @@ class Cluster:
         nodes = [NODE.format(name=name, host=host, port=port) for name, port in zip(NODES, ports[1:], strict=True)]
         configuration.write_text(
             CONFIGURATION.format(
-                host=host, folder=folder, user=getpass.getuser(), controller_port=ports[0], nodes="\n".join(nodes)
+                host=host,
+                folder=folder,
+                user=getpass.getuser(),
+                controller_port=ports[0],
+                first_job=ports[0],  # jobs' ports follow from their ids: others' tests may run here
+                nodes="\n".join(nodes),
             )
         )
         (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -12,7 +13,6 @@ from omegaconf import OmegaConf
 from experiments.hydra_script import explain_override
 from experiments.stopping import STOPPED
 from tests.experiments.conftest import ROOT, SMALL, run_script, script_environment
-from tests.experiments.test_stopping import wait_for_update
 from tests.experiments.test_training import paths_of
 
 SEEDS = "rl_script_args.seed=1,2"
@@ -64,7 +64,11 @@ def test_a_stopped_sweep_goes_on(symbolic, tmp_path):
     paths = [paths_of([*run, "rl_script_args.symbolic_ppo=true", f"rl_script_args.seed={seed}"]) for seed in (1, 2)]
     command = [sys.executable, str(ROOT / "experiments/train_symbolic_ppo.py"), "-m", *run, SEEDS]
     process = subprocess.Popen(command, cwd=tmp_path, env=script_environment(), stderr=subprocess.PIPE, text=True)
-    wait_for_update(paths[0], 1)
+    deadline = time.monotonic() + 120
+    while not (paths[0].logs / "status.json").exists() or len((paths[0].logs / "log.csv").read_text().splitlines()) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     process.send_signal(signal.SIGUSR1)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == STOPPED, errors

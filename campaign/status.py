@@ -17,6 +17,7 @@ import fnmatch
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -130,4 +131,5 @@ def selects(pattern: str, row: Row) -> bool:
 
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of this folder, whose modules are campaign's
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # no traceback where `| head` or a pager ends first
     sys.exit(main())

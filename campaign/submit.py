@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -109,4 +110,5 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
 
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of this folder, whose modules are campaign's
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # no traceback where `| head` or a pager ends first
     sys.exit(main())

@@ -22,6 +22,7 @@ from campaign.slurm_queue import Key, job_key
 NEEDED = ("num_steps", "started", "written")
 MEASURED = ("update", "frames", "success_rate", "frames_per_second")
 ERROR = re.compile(r"error: |[\w.]+(Error|Exception): ")
+UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)  # what a record of another form runs into
 LOG_TAIL = 20_000  # bytes
 UNWATCHED = 1800.0  # seconds without a sign of life after which a run elsewhere counts as gone, or 5 updates
 
@@ -76,7 +77,7 @@ def read_submitted(folder: Path, problems: list[str]) -> list[Submitted]:
             for index in array_indices(record.get("array")):
                 key = (str(record["job"]), index)
                 found.append(Submitted(key, str(record["name"]), arguments, float(record.get("time") or 0)))
-        except (KeyError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             problems.append(f"{path}: left out, not as submit.py writes it ({type(error).__name__}: {error})")
     return found
 
@@ -116,7 +117,7 @@ def read_events(folder: Path, problems: list[str]) -> list[Event]:
                         tuple(map(str, record.get("arguments") or ())),
                     )
                 )
-            except (KeyError, TypeError, ValueError) as error:
+            except UNREADABLE as error:
                 problems.append(f"{path}: line {number} left out ({type(error).__name__}: {error})")
     return found
 
@@ -136,7 +137,7 @@ def read_runs(logs: Sequence[Path], now: float, problems: list[str]) -> list[Run
         try:
             if slurm:
                 key = job_key(slurm["job_id"], slurm.get("array_job_id"), slurm.get("array_task_id"))
-        except (KeyError, TypeError, ValueError):
+        except UNREADABLE:
             wrong.append("slurm")
         if wrong:
             problems.append(f"{path}: left out, {', '.join(wrong)} not as a training run writes it")

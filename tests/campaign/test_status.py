@@ -513,13 +513,15 @@ def test_command_names_what_it_cannot_read_and_shows_the_rest(campaign):
         (logs / name / "run.json").write_text(text)
     (campaign / "campaign" / "logs" / "x_1.submitted").write_text("{}")
     (campaign / "campaign" / "logs" / "y_2.events").write_text(
-        '{"event": "started", "time": 1, "job": "2", "array_job": null, "task": null}\n{"event": "en'
+        '{"event": "started", "time": 1, "job": "2", "array_job": null, "task": null}\n'
+        '{"event": "started", "time": 1, "job": "2", "restart": 1e999}\n{"event": "en'
     )
     done = status(campaign)
     assert done.returncode == 0
     for name in ("torn/run.json", "empty/run.json", "list/run.json", "wrong_seed_1/run.json", "x_1.submitted"):
         assert sum(name in line for line in done.stderr.splitlines()) == 1, done.stderr
     assert "y_2.events: line 2" in done.stderr
+    assert "y_2.events: line 3" in done.stderr
     assert "frames" in next(line for line in done.stderr.splitlines() if "wrong_seed_1" in line)
     assert "2 runs: 1 running, 1 done" in done.stdout
 

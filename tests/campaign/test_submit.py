@@ -4,7 +4,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -310,6 +312,15 @@ def test_listing(capsys, root):
         "actions_3_drrn 2 CPUs x 2 h after sentencepiece",
     ]
     assert lines[-2:] == ["needed by others", "sentencepiece 1 CPU x 0.2 h"]
+
+
+@pytest.mark.parametrize("command", [["submit.py", "--list"], ["status.py"]])
+def test_a_pager_that_ends_first_is_no_error(command):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, f"campaign/{command[0]}", *command[1:]], cwd=ROOT, stdout=write, stderr=-1)
+    os.close(write)
+    assert (done.returncode, b"Traceback" in done.stderr) == (-signal.SIGPIPE, False)
 
 
 def test_errors_are_one_line(root, capsys, monkeypatch):

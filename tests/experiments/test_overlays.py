@@ -194,6 +194,13 @@ def test_the_command_line_wins():
     assert (found.saving_path_logs, found.num_steps) == ("elsewhere", 5)
 
 
+@pytest.mark.parametrize("agent", ["", "drrn,", "symbolic,"])
+@pytest.mark.parametrize("clone", ["cloned_agent", "cloned_bot"])
+def test_a_clone_is_an_llm_whatever_it_was_made_of(agent, clone):
+    found = make_config([f"experiment=[q1_mixed,{agent}{clone}]"])
+    assert (found.agent, found.lamorel.distributed_setup_args.n_llm_processes) == ("llm", 1)
+
+
 def test_the_storage_root_is_one_variable(monkeypatch, tmp_path):
     """Logs, models, clones and DRRN's sentencepiece model move with GLAM_STORAGE; nothing stays behind."""
     monkeypatch.setenv("GLAM_STORAGE", str(tmp_path / "scratch"))

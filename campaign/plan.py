@@ -117,7 +117,7 @@ def make_plan(
 
     Args:
         rows: how the runs stand (`campaign.status`): those in the queue are not submitted again, nor are those that are
-            done; tables and figures are made again.
+            done; tables and figures are made again, also where those in the queue do not wait for all.
         seeds: in place of those of the scripts.
         overrides: for every job but tables and figures.
         again: submit what is done, too.
@@ -131,11 +131,13 @@ def make_plan(
         found = {seed: standing.get((job.script.name, arguments, seed)) for seed in wanted}
         queued = {seed: _base(row) for seed, row in found.items() if row and row.job and row.state in IN_QUEUE}
         done = () if again or last else tuple(seed for seed, row in found.items() if row and row.state == "done")
-        missing = tuple(seed for seed in wanted if seed not in queued and seed not in done)
         needs = campaign.needs(job, must_exist=False)
         after = [steps[need.title] for need in needs if need.title in steps]
         if last:
             after = [step for step in steps.values() if campaign.figures_of(step.job) & campaign.figures_of(job)]
+            if any(step.seeds for step in after):
+                queued = {}  # what is in the queue does not wait for these
+        missing = tuple(seed for seed in wanted if seed not in queued and seed not in done)
         steps[job.title] = Step(job, arguments, missing, done, queued, after, whole=last)
     return list(steps.values())
 

@@ -180,6 +180,19 @@ def test_what_does_not_exist_is_said_before_anything_is_submitted(root, capsys):
     assert not asked(root)
 
 
+def test_tables_in_the_queue_do_not_wait_for_what_is_submitted_now(campaign):
+    def tables(state):
+        rows = [
+            Row("input_type_drrn", (), 1, state, job="7_1"),
+            Row("input_type_symbolic", (), 1, "running", job="8_1"),
+        ]
+        rows += [Row("results", ("input_type", "--seeds", "1"), None, "waiting", job="9")]
+        return plan(campaign, "input_type", rows=rows, seeds=[1])[-1]
+
+    assert (tables("running").seeds, tables("running").jobs) == ((), {None: "9"})
+    assert (tables("failed").seeds, tables("failed").jobs) == ((None,), {})
+
+
 def test_seeds_that_are_named_twice_and_lists_in_brackets(root):
     assert submit.main(["french:[pretraining, npe]", "--without-needs", "--seeds", "4", "3", "4"], root) == 0
     assert asked(root) == ["constraint= --parsable --array=4,3 campaign/french.sh pretraining,npe"]

@@ -33,7 +33,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def append(path: Path, content: str | bytes) -> None:
-    """Add to a file that is there.
+    """Add to a file that is there, and flush it: a checkpoint that follows must not outlive it when the machine dies.
 
     Raises:
         StorageError: it cannot be written or is gone; a part of the content may be in it.
@@ -43,6 +43,8 @@ def append(path: Path, content: str | bytes) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def make_folder(path: Path) -> None:

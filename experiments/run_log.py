@@ -30,6 +30,7 @@ STATISTICS = ("mean", "std", "min", "max")
 LOSS_COLUMNS = ("entropy", "policy_loss", "value_loss", "loss", "grad_norm")
 # beside log.csv's columns, in TensorBoard and wandb
 TRACKED = ("approx_kl", "clip_fraction", "gradient_steps", "skipped_gradient_steps")
+STATUS = "status.json"
 COLUMNS = (
     "update", "episodes", "frames", "FPS", "duration",
     *(f"return_{s}" for s in STATISTICS), "success_rate",
@@ -73,6 +74,14 @@ def _statistics(name: str, values: np.ndarray) -> dict[str, float]:
     return {f"{name}_{s}": float(getattr(values, s)()) for s in STATISTICS}
 
 
+def saved_update(folder: Path) -> int:
+    """The update of the newest checkpoint, by status.json of logs/ID; 0 where it tells of none."""
+    try:
+        return int(json.loads((folder / STATUS).read_text(encoding="utf-8"))["i"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
 class CsvLog:
     """A csv file whose first column is the update; rows are flushed as they come."""
 
@@ -80,14 +89,15 @@ class CsvLog:
         self.path = path
         self.columns = list(columns)
 
-    def cut_back(self, update: int) -> None:
-        """Keep the rows of the updates up to `update`; a row torn by a kill goes too."""
+    def cut_back(self, update: int) -> int:
+        """Keep the rows of the updates up to `update`; a row torn by a kill goes too. Returns how many are kept."""
         kept = [self.columns]
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.reader(file))[1:]
             kept += [row for row in rows if len(row) == len(self.columns) and int(row[0]) <= update]
         write_atomically(self.path, "".join(_csv_line(row) for row in kept))
+        return len(kept) - 1
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         append(self.path, "".join(_csv_line([row[name] for name in self.columns]) for row in rows))
@@ -119,7 +129,8 @@ class RunLog:
 
     def open(self, progress: Progress) -> None:
         """Cut every file back to `progress` and open the trackers."""
-        self.log.cut_back(progress.update)
+        if (missing := progress.update - self.log.cut_back(progress.update)) > 0:
+            logger.warning("%s lacks the rows of %d updates that are over", self.log.path, missing)
         if self.probe_actions:
             self.distrib.cut_back(progress.update)
         self.write_status(progress)
@@ -171,7 +182,7 @@ class RunLog:
 
     def write_status(self, progress: Progress) -> None:
         status = {"i": progress.update, "num_episodes": progress.episodes, "num_frames": progress.frames}
-        write_atomically(self.folder / "status.json", json.dumps(status))
+        write_atomically(self.folder / STATUS, json.dumps(status))
 
     def close(self) -> None:
         if self.wandb is not None:

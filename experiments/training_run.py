@@ -22,7 +22,7 @@ from experiments.experiment_paths import ExperimentPaths
 from experiments.log_file import RUN_LOG, logged_to
 from experiments.nonfinite import DivergedError, NonFiniteError
 from experiments.probe_prompts import probe_states
-from experiments.run_log import Progress, RunLog, log_row
+from experiments.run_log import STATUS, Progress, RunLog, log_row, saved_update
 from experiments.run_record import RunRecord
 from experiments.seeding import get_random_states, set_random_states
 from experiments.stopping import Stopped, finishing_steps, stop_signal
@@ -93,6 +93,11 @@ class TrainingRun:
                 check_same_config(trainer["config"], config.resolved, self.checkpoint)
                 self.progress = Progress(**trainer["progress"])
                 self.saved = self.progress.update
+            elif lost := saved_update(paths.logs):  # to start anew would empty log.csv
+                raise UserError(
+                    f"{paths.models} has no checkpoint, but {paths.logs / STATUS} tells of one of update {lost}: mount "
+                    "or put back what is missing, or remove that file to start anew"
+                )
             self.run_record = RunRecord(paths.logs, rl.num_steps)
             opened.push(self._note_end)
             self.run_record.write("running", **self._standing())

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.atomic_files import append, save_array, write_atomically
-from experiments.checkpoint import verify
+from experiments.checkpoint import CheckpointStore, verify
+from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
 from experiments.storage import StorageError, readable_size, writing
 from experiments.train_language_agent import train
@@ -214,6 +215,45 @@ def test_models_that_vanish(small, straight, tmp_path, monkeypatch, back):
     (tmp_path / "away").rename(paths.models)
     train(config)
     assert_same_run(paths, straight)
+
+
+def test_a_start_without_the_models_leaves_the_logs(small, straight, tmp_path):
+    """The storage of the checkpoints is not mounted when a run is to go on: its mount point is empty."""
+    train(make_config([*small, "rl_script_args.num_steps=32"]))
+    paths = paths_of(small)
+    paths.models.rename(tmp_path / "away")
+    before = (paths.logs / "log.csv").read_bytes()
+    with pytest.raises(UserError, match=r"has no checkpoint, but .*/status.json tells of one of update 1: mount"):
+        train(make_config(small))
+    assert (paths.logs / "log.csv").read_bytes() == before
+    shutil.rmtree(paths.models)
+    (tmp_path / "away").rename(paths.models)
+    train(make_config(small))
+    assert_same_run(paths, straight)
+
+
+def test_rows_are_on_the_disk_before_the_checkpoint_that_covers_them(small, monkeypatch, caplog):
+    """So that a machine that dies leaves no checkpoint whose rows are lost; where they are lost it is said."""
+    synced, seen = [], []
+    fsync, promote = os.fsync, CheckpointStore._promote
+
+    def noted(descriptor):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def looked(store):
+        seen.extend(synced)
+        promote(store)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", noted)
+        patch.setattr(CheckpointStore, "_promote", looked)
+        train(make_config([*small, "rl_script_args.num_steps=32"]))
+    assert {"log.csv", "distrib.csv"} <= set(seen)
+    assert "lacks the rows" not in caplog.text
+    (paths_of(small).logs / "log.csv").unlink()
+    train(make_config([*small, "rl_script_args.num_steps=64"]))
+    assert "/log.csv lacks the rows of 1 updates that are over" in caplog.text
 
 
 @pytest.mark.slow

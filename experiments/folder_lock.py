@@ -20,7 +20,7 @@ from experiments.storage import writing
 
 logger = logging.getLogger(__name__)
 
-LOCK = ".lock"
+LOCK = ".lock"  # after `.NAME` where a part of the folder has a name
 LEASE = ".lease"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # NFS without lockd, Lustre without -o flock
 BEAT = 10.0  # seconds between two signs of life of a lease
@@ -36,28 +36,44 @@ class FolderLock:
     Args:
         folder: made if need be.
         remedy: what else than waiting would help where it is in use.
+        name: of the part of the folder that is locked, whose lock leaves no file behind; empty: all of it.
     """
 
-    def __init__(self, folder: Path, remedy: str) -> None:
-        self.folder, self.remedy = folder, remedy
+    def __init__(self, folder: Path, remedy: str, name: str = "") -> None:
+        self.folder, self.remedy, self.name = folder, remedy, name
+        prefix = f".{name}" if name else ""
+        self.path, self._lease_path = folder / f"{prefix}{LOCK}", folder / f"{prefix}{LEASE}"
+        self.what = f"{name} in {folder}" if name else str(folder)
         self._file: IO[str] | None = None
         self._lease: _Lease | None = None
 
     def __enter__(self) -> FolderLock:
         """Raises UserError, naming the holder, where another process holds it; StorageError."""
         make_folder(self.folder)
-        path = self.folder / LOCK
-        with writing(path):
-            self._file = path.open("a+", encoding="utf-8")
+        while True:
+            with writing(self.path):
+                self._file = self.path.open("a+", encoding="utf-8")
+            try:
+                self._take(self._file)
+            except BaseException:
+                self._file.close()
+                self._file = None
+                raise
+            if self._lease is not None or self._is_there():
+                return self
+            self._file.close()  # whoever held it has removed it since it was opened
+
+    def _is_there(self) -> bool:
+        assert self._file is not None
         try:
-            self._take(self._file)
-        except BaseException:
-            self._file.close()
-            self._file = None
-            raise
-        return self
+            return os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def __exit__(self, *_: object) -> None:
+        if self.name and self._file is not None:
+            with suppress(OSError):
+                self.path.unlink()
         lease, self._lease = self._lease, None
         file, self._file = self._file, None
         if lease is not None:
@@ -70,7 +86,7 @@ class FolderLock:
         """Raises OSError (ESTALE) where the folder is not the one that was locked any more, or the lease is lost."""
         if self._file is None:
             return
-        here = os.path.samestat(os.fstat(self._file.fileno()), (self.folder / LOCK).stat())
+        here = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
         if not here or (self._lease is not None and not self._lease.is_held()):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self.folder))
 
@@ -79,17 +95,17 @@ class FolderLock:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise in_use(self.folder, file.read(), self.remedy) from None
+            raise in_use(self.what, file.read(), self.remedy) from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
             logger.warning(
                 "%s: its file system has no locks (%s), so the file %s keeps other runs away: after a kill it does so "
                 "for another %.0f s",
-                self.folder, error.strerror, LEASE, SILENCE,
+                self.folder, error.strerror, self._lease_path.name, SILENCE,
             )  # fmt: skip
-            self._lease = _Lease(self.folder, self.remedy)
-        with writing(self.folder / LOCK):
+            self._lease = _Lease(self._lease_path, self.what, self.remedy)
+        with writing(self.path):
             file.truncate(0)
             file.write(holder())
             file.flush()
@@ -102,14 +118,14 @@ class _Lease:
     every checkpoint, then ends one of them.
     """
 
-    def __init__(self, folder: Path, remedy: str) -> None:
-        self.path = folder / LEASE
+    def __init__(self, path: Path, what: str, remedy: str) -> None:
+        self.path = path
         self.content = f"{holder()}\n{uuid.uuid4().hex}"
-        own = self.path.with_name(f"{LEASE}.{uuid.uuid4().hex}")
+        own = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         with writing(self.path):
             own.write_text(self.content, encoding="utf-8")
             try:
-                self._take(own, folder, remedy)
+                self._take(own, what, remedy)
             finally:
                 own.unlink()
         self._over = threading.Event()
@@ -131,7 +147,7 @@ class _Lease:
             with suppress(OSError):
                 os.utime(self.path)
 
-    def _take(self, own: Path, folder: Path, remedy: str) -> None:
+    def _take(self, own: Path, what: str, remedy: str) -> None:
         while True:
             try:
                 os.link(own, self.path)  # one of several succeeds, on network file systems too
@@ -140,9 +156,9 @@ class _Lease:
                 pass
             with suppress(FileNotFoundError):  # released meanwhile
                 found = self.path.read_text(encoding="utf-8")
-                logger.warning("%s: looking for a sign of life of %s", folder, found.splitlines()[0])
+                logger.warning("%s: looking for a sign of life of %s", what, found.splitlines()[0])
                 if self._is_touched():
-                    raise in_use(folder, found.splitlines()[0], remedy)
+                    raise in_use(what, found.splitlines()[0], remedy)
                 os.rename(self.path, own.with_suffix(".old"))
                 if own.with_suffix(".old").read_text(encoding="utf-8") != found:  # another one was quicker
                     with suppress(FileExistsError):
@@ -167,5 +183,5 @@ def holder() -> str:
     return f"{process_name()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
 
 
-def in_use(folder: Path, name: str, remedy: str) -> UserError:
-    return UserError(f"{folder} is in use by another run ({name.strip()}): wait for it or stop it, or give {remedy}")
+def in_use(what: str, name: str, remedy: str) -> UserError:
+    return UserError(f"{what} is in use by another run ({name.strip()}): wait for it or stop it, or give {remedy}")

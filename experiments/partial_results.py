@@ -12,6 +12,7 @@ from experiments.atomic_files import make_folder, write_atomically
 from experiments.checkpoint import FREE_ON_RESUME, MANIFEST, CheckpointStore, flatten, is_or_begins
 from experiments.configuration import Config
 from experiments.experiment_paths import ExperimentPaths
+from experiments.storage import writing
 
 logger = logging.getLogger("glam")
 
@@ -56,7 +57,8 @@ class PartialResults:
         write_atomically(self.path, json.dumps({"source": self.source, "content": content}))
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with writing(self.path):
+            self.path.unlink(missing_ok=True)
 
 
 def source_of(config: Config, paths: ExperimentPaths, agent: str, update: int | None) -> dict[str, Any]:

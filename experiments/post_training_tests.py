@@ -8,14 +8,14 @@ The trained models/ID, the model of model_path as it is (zero-shot), and the ran
 
 Test episode k is reset with int(1e9 * seed) + k and samples its actions from a stream of its own, so every agent and
 every `number_envs` plays the same episodes. The same command again goes on where a time limit or a kill ended it; one
-that was through plays everything again.
+that was through plays everything again. Two at once that would make the same results: the second is refused.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from experiments.environments import keeping_failures
 from experiments.errors import UserError
 from experiments.evaluation import evaluate, result_line, write_results
 from experiments.experiment_paths import ExperimentPaths, test_file_stem
+from experiments.folder_lock import FolderLock
 from experiments.hydra_script import hydra_script
 from experiments.log_file import RUN_LOG, logged_to
 from experiments.partial_results import PartialResults, source_of
@@ -80,7 +81,13 @@ def run_tests(config: Config) -> None:
     for test in tests:
         refuse_other_results(folder / "episodes" / f"{test_file_stem(config, test)}.json", facts)
     make_folder(folder)
-    with logged_to(paths.logs / "test" / RUN_LOG), keeping_failures(folder):
+    made = [(folder, export_prefix(config.agent))] if export else []
+    made += [(folder / "episodes", test_file_stem(config, test)) for test in tests]
+    with ExitStack() as opened:
+        for place, stem in dict.fromkeys(made):
+            opened.enter_context(FolderLock(place, "another rl_script_args.saving_path_logs", stem))
+        opened.enter_context(logged_to(paths.logs / "test" / RUN_LOG))
+        opened.enter_context(keeping_failures(folder))
         agent, update = make_agent(config, paths)
         facts["checkpoint_update"] = update
         source = source_of(config, paths, agent_label(config), update)

@@ -122,3 +122,23 @@ def test_a_folder_that_was_replaced_is_not_the_locked_one(tmp_path):
             lock.check()
         with FolderLock(folder, "another"), pytest.raises(OSError, match="Stale file handle"):
             lock.check()
+
+
+def test_the_lock_of_a_part_is_removed_and_who_has_opened_it_before_takes_the_next(tmp_path, monkeypatch):
+    """Between its opening and its locking the holder leaves, and a third one comes."""
+    first, third = FolderLock(tmp_path, "another", "part"), FolderLock(tmp_path, "another", "part")
+    flock, turns = fcntl.flock, []
+
+    def late(file, operation):
+        if not turns:
+            turns.append("first leaves, third comes")
+            first.__exit__()
+            third.__enter__()
+        flock(file, operation)
+
+    first.__enter__()
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(UserError, match=f"part in {tmp_path} is in use by another run"):
+        FolderLock(tmp_path, "another", "part").__enter__()
+    third.__exit__()
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from experiments import evaluation, trajectories
 from experiments.cloning.data import read_transitions
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
+from experiments.folder_lock import FolderLock
 from experiments.stopping import STOPPED
 from experiments.train_language_agent import train
 from tests.experiments.conftest import ROOT, make_config, script_environment
@@ -224,6 +226,25 @@ def check_interruptions(overrides, tmp_path, pattern, signals, longest_delay):
     found = contents(results_of(make_config(overrides)))
     assert found == contents(results_of(make_config(straight)))
     assert not [name for name in found if name.rpartition("/")[2].startswith(".")]
+
+
+@pytest.mark.parametrize("export", [True, False])
+def test_two_at_once_that_make_the_same_are_refused(small, export):
+    """They would write the same files; those of another test may be made meanwhile."""
+    config = make_config([*small, "rl_script_args.random_agent=true", *(EXPORT[1:] if export else [TESTS])])
+    folder = results_of(config) if export else results_of(config) / "episodes"
+    name = "trajectories" if export else "adj_synonym"
+    with FolderLock(folder, "", "another_test"):
+        with FolderLock(folder, "", name), pytest.raises(UserError) as error:
+            script.run_tests(config)
+        who = rf"process {os.getpid()} on \S+, since .*"
+        assert re.fullmatch(
+            rf"{name} in {folder} is in use by another run \({who}\): wait for it or stop it, or give another "
+            "rl_script_args.saving_path_logs", str(error.value)
+        )  # fmt: skip
+        assert [path.name for path in folder.iterdir()] == [".another_test.lock"]
+        script.run_tests(config)
+    assert not list(results_of(config).rglob(".*"))
 
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1]

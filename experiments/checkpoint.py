@@ -80,9 +80,10 @@ class CheckpointStore:
         Raises:
             StorageError: the disk is full or fails; what was begun is removed, `last` and `backup` are as they were.
         """
+        with writing(self.next):  # outside: what another run has begun in a folder that it took over is not ours
+            self.lock.check()  # a folder that is gone with its disk must not begin anew in the mount point
         try:
             with writing(self.next):
-                self.lock.check()  # a folder that is gone with its disk must not begin anew in the mount point
                 self._write(trainer, states, save_agent)
         except Exception as error:
             shutil.rmtree(self.next, ignore_errors=True)  # it would take what space there is
@@ -131,7 +132,10 @@ class CheckpointStore:
 
         There are three at a time: last, backup and the one that is being written.
         """
-        size, free = self.size(), free_space(self.folder)
+        try:
+            size, free = self.size(), free_space(self.folder)
+        except OSError:  # the next checkpoint will tell
+            return None
         wanted = size * (1 if self.backup.exists() else 2)
         if free >= wanted:
             return None

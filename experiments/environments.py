@@ -18,6 +18,7 @@ from gymnasium.envs.registration import load_env_creator
 import babyai_text
 from babyai_text import LEVELS
 from babyai_text.failures import EnvironmentFailedError
+from babyai_text.replay import ReplayState, SeededEpisodes
 from babyai_text.vector import make_vec_from
 from experiments.atomic_files import write_atomically
 from experiments.configuration import RLScriptArgs
@@ -39,6 +40,7 @@ def check_environment(rl: RLScriptArgs) -> None:
     Raises:
         UserError: a package is missing, `name_environment` is not registered by any of them, or does not take an option
             or value of the configuration.
+        EnvironmentFailedError: its first reset raises.
     """
     for package in rl.env_packages:
         try:
@@ -55,7 +57,8 @@ def check_environment(rl: RLScriptArgs) -> None:
         env = _make_one(rl)
     except (TypeError, ValueError) as error:
         raise UserError(f"rl_script_args.name_environment={rl.name_environment}: {error}") from error
-    observation, info = env.reset(seed=rl.seed)
+    env = SeededEpisodes(ReplayState(env), [rl.seed])
+    observation, info = env.reset()
     if rl.symbolic_ppo:
         _check_symbolic_view(rl.name_environment, observation)
     prompter = prompter_factory(rl)()
@@ -151,7 +154,7 @@ def keeping_failures(folder: Path) -> Iterator[None]:
         yield
     except EnvironmentFailedError as error:
         path = folder / FAILED_EPISODE
-        with suppress(StorageError):
+        with suppress(StorageError, TypeError, ValueError):  # a state that is no JSON
             write_atomically(path, json.dumps({"error": str(error), "state": error.state}, indent=1))
             error.add_note(f"{path} plays it again (experiments/README.md)")
         raise

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.hydra_script import user_errors
 from experiments.run_record import process_name
 from experiments.stopping import Stopped
 from experiments.storage import writing
-from lamorel.config import LamorelConfigError
 
 RUN_LOG = "run.log"
 
@@ -50,8 +49,11 @@ def logged_to(path: Path) -> Iterator[None]:
     try:
         yield
         note(logging.INFO, "=== ended")
-    except (UserError, LamorelConfigError, Stopped) as error:
-        note(logging.WARNING if isinstance(error, Stopped) else logging.ERROR, f"=== ended: {error}")
+    except Stopped as stopped:
+        note(logging.WARNING, f"=== ended: {stopped}")
+        raise
+    except user_errors() as error:
+        note(logging.ERROR, f"=== ended: {error}")
         raise
     except BaseException:
         note(logging.ERROR, f"=== ended by an error\n{traceback.format_exc().rstrip()}")

@@ -15,7 +15,7 @@ import logging
 from contextlib import closing
 from pathlib import Path
 
-from experiments.atomic_files import write_atomically
+from experiments.atomic_files import make_folder, write_atomically
 from experiments.configuration import Config
 from experiments.errors import UserError
 from experiments.evaluation import result_line
@@ -51,7 +51,7 @@ def show_episodes(config: Config) -> None:
                 rl, agent, rl.shown_episodes, test, with_transitions=True, wrapper=Pictures, render=True
             )
             path = page_path(config, paths, test)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             facts = page_facts(config, paths, test, update)
             title = f"{facts['agent']} on {facts['level']}"
             write_atomically(path, render_page(page_data(episodes, title=title, language=rl.language, facts=facts)))

@@ -44,6 +44,13 @@ def straight(tiny_models, tmp_path_factory):
     return paths_of(whole), paths_of([*SMALL, model, *begun])
 
 
+def tear(logs):
+    """As a kill in the middle of a write leaves them."""
+    for path in (logs / "log.csv", logs / "distrib.csv", *logs.glob("events.out*")):
+        content = path.read_bytes()
+        path.write_bytes(content + content[-len(content) // 3 : -7])
+
+
 def put(begun, small):
     """A copy of the run that stopped, where `small` writes."""
     paths = paths_of(small)
@@ -59,6 +66,7 @@ def test_the_script_falls_back_to_backup(small, tmp_path, straight, damage):
     whole, begun = straight
     paths = put(begun, small)
     damage(paths.models / "last")
+    tear(paths.logs)
     run = run_script("train_language_agent.py", small, tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stderr.count("/last is not complete (") == 1

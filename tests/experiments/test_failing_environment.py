@@ -7,10 +7,11 @@ import pytest
 
 from babyai_text.failures import EnvironmentFailedError
 from experiments.checkpoint import verify
-from experiments.environments import FAILED_EPISODE, make_envs
+from experiments.environments import FAILED_EPISODE, check_environment, keeping_failures, make_envs
 from experiments.post_training_tests import run_tests
 from experiments.train_language_agent import train
 from tests.experiments.conftest import make_config
+from tests.experiments.failing_env import FailingKitchen
 from tests.experiments.test_training import paths_of
 
 LEVEL = "FailingKitchen-v0"
@@ -82,6 +83,26 @@ def test_in_tests_and_exports(kitchen, monkeypatch, export):
     paths = paths_of(kitchen)
     check_replay(paths.test_folder(LEVEL), kitchen, str(error.value))
     assert str(error.value) in (paths.logs / "test" / "run.log").read_text()
+
+
+def test_before_anything_is_loaded(kitchen, monkeypatch):
+    """The one that is made once to look at it is named as well."""
+
+    def reset(self, **_):
+        raise ZeroDivisionError("the stove is off")
+
+    config = make_config(kitchen)
+    monkeypatch.setattr(FailingKitchen, "reset", reset)
+    with pytest.raises(
+        EnvironmentFailedError, match=f"environment 0 of {LEVEL}, the episode of seed 1, at its reset: ZeroDiv"
+    ):
+        check_environment(config.rl)
+
+
+def test_a_state_that_is_no_json_does_not_hide_the_error(tmp_path):
+    with pytest.raises(EnvironmentFailedError, match="the stove"), keeping_failures(tmp_path):
+        raise EnvironmentFailedError("the stove is off", {"episode": object()})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_older_state_does_not_tell_the_seed(kitchen, monkeypatch):

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import pytest
 
 from experiments import folder_lock
+from experiments.checkpoint import CheckpointStore
 from experiments.errors import UserError
 from experiments.folder_lock import FolderLock
 from tests.experiments.conftest import ROOT, run_script, script_environment
@@ -106,6 +108,13 @@ def test_a_lease_where_there_are_no_locks(tmp_path, hold, no_locks, caplog):
         (tmp_path / ".lease").write_text("taken by another one that took this one for dead")
         with pytest.raises(OSError, match="Stale file handle"):
             lock.check()
+        store = CheckpointStore(tmp_path)
+        store.lock, begun = lock, store.next / "begun by the other one"
+        begun.mkdir(parents=True)
+        with pytest.raises(UserError, match=r"/.next \(Stale file handle"):
+            store.save({"update": 1}, {}, lambda folder: None)
+        assert begun.exists()
+        shutil.rmtree(store.next)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lease", ".lock"]  # the other's stays
     (tmp_path / ".lease").unlink()
     with FolderLock(tmp_path, "another"):

@@ -1,10 +1,14 @@
-"""run.json, how a run stands."""
+"""run.json, how a run stands, and run.log, what it has said."""
 
 import json
 
 import pytest
 
+from experiments.errors import UserError
+from experiments.log_file import logged_to
 from experiments.run_record import RECORD, RunRecord
+from experiments.stopping import Stopped
+from lamorel.checkpoint import CheckpointError
 
 
 def test_a_new_start_shows_what_the_last_one_measured_until_it_has_measured_itself(tmp_path):
@@ -28,3 +32,21 @@ def test_a_record_that_cannot_be_read_is_replaced(tmp_path, left):
     (tmp_path / RECORD).write_text(left)
     RunRecord(tmp_path, 100).write("running")
     assert json.loads((tmp_path / RECORD).read_text())["num_steps"] == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "has_traceback"),
+    [
+        (UserError("mend it"), False),
+        (CheckpointError("mend it"), False),
+        (Stopped("mend it"), False),
+        (ValueError("mend it"), True),
+    ],
+)
+def test_run_log_has_tracebacks_of_defects_only(tmp_path, error, has_traceback):
+    with pytest.raises(type(error)), logged_to(tmp_path / "run.log"):
+        raise error
+    text = (tmp_path / "run.log").read_text()
+    assert text.rstrip().endswith("mend it")
+    assert ("=== ended by an error\nTraceback" in text) == has_traceback
+    assert ("=== ended: mend it" in text) != has_traceback

@@ -42,7 +42,7 @@ setup(
     # old `gym` finds the levels by itself when it is installed
     entry_points={"gym.envs": ["__root__ = babyai_text.registration:register_in_old_gym"]},
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.13"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9", "mypy>=1.13"],
         "browser": ["playwright>=1.49"],  # `make test-browser`; drives the system's browser, downloads none
         "gym": ["gym==0.26.2"],  # registers the levels in the old `gym` as well
         "quantization": ["bitsandbytes>=0.43"],  # lamorel_args.llm_args.load_in_4bit, load_in_8bit

@@ -80,7 +80,10 @@ def counting(monkeypatch, calls, *, interrupt_at=None):
     monkeypatch.setattr(script, "make_agent", make)
 
 
-@pytest.mark.parametrize(("stop_rule", "shares", "left"), [("per_episode", (0.4, 0.4), 0.5), ("first_n", (0.7,), 0.6)])
+@pytest.mark.parametrize(
+    ("stop_rule", "shares", "left"),
+    [("per_episode", (0.4, 0.4), 0.5), pytest.param("first_n", (0.7,), 0.6, marks=pytest.mark.slow)],
+)
 def test_an_interrupted_test_goes_on(small, tmp_path, monkeypatch, stop_rule, shares, left):
     monkeypatch.setattr(evaluation, "EPISODES_PER_ENVIRONMENT", 2)  # blocks of 8
     small = [*small, TESTS, "rl_script_args.number_episodes=22", f"rl_script_args.stop_rule={stop_rule}"]
@@ -167,6 +170,7 @@ def test_an_interrupted_export_goes_on(small, tmp_path, monkeypatch, caplog):
     assert len(read_transitions(folder, "bot_trajectories", "all")) == 1030
 
 
+@pytest.mark.slow
 def test_an_export_whose_files_are_gone_begins_again(small, monkeypatch, caplog):
     monkeypatch.setattr(trajectories, "TRANSITIONS_PER_FILE", 100)
     config, calls = make_config([*small, *EXPORT]), []

@@ -76,7 +76,7 @@ def check_goes_on(start, straight, machines=1):
 
 
 def test_signals_to_every_process_stop_a_launched_run(start):
-    run = start()
+    run = start("lamorel_args.distributed_setup_args.n_llm_processes=1")
     run.wait_for_update(1)
     run.send_to_all(signal.SIGUSR1)
     run.send_to_all(signal.SIGTERM)  # of which the launcher hands on its own, too

@@ -45,7 +45,7 @@ def test_seeds_run_as_jobs_of_submitit(tmp_path):
     assert all("no_modification_test: success" in path.read_text() for path in logs)
 
 
-@pytest.mark.parametrize("launcher", ["basic", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_what_a_user_can_mend_ends_a_sweep_with_2(tmp_path, launcher):
     words = ["-m", f"hydra/launcher={launcher}", *RANDOM, SEEDS, "lamorel_args.llm_args.model_path=none"]
     done = run_script("train_language_agent.py", words, tmp_path)

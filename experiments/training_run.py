@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from typing import Any
@@ -20,9 +19,10 @@ from experiments.environments import keeping_failures
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
 from experiments.log_file import RUN_LOG, logged_to
-from experiments.nonfinite import DivergedError, NonFiniteError
+from experiments.nonfinite import NonFiniteError
 from experiments.probe_prompts import probe_states
 from experiments.run_log import STATUS, Progress, RunLog, log_row, saved_update
+from experiments.run_messages import PresentSpeed, explain, update_line
 from experiments.run_record import RunRecord
 from experiments.seeding import get_random_states, set_random_states
 from experiments.stopping import Stopped, finishing_steps, stop_signal
@@ -30,16 +30,6 @@ from experiments.storage import StorageError
 
 logger = logging.getLogger("glam")
 
-# of what an update reports, in a log line: (label, name, format)
-SHOWN = (
-    ("entropy", "entropy", ".3f"),
-    ("policy", "policy_loss", ".4f"),
-    ("value", "value_loss", ".3f"),
-    ("loss", "loss", ".4f"),
-    ("kl", "approx_kl", ".4f"),
-    ("grad", "grad_norm", ".2f"),
-)
-SPEED_UPDATES = 10  # over which the present speed is taken
 OpenAgent = Callable[[Config], AbstractContextManager[LearningAgent]]  # leaving it lets go of all the agent holds
 
 
@@ -57,7 +47,8 @@ def run_training(config: Config, paths: ExperimentPaths, open_agent: OpenAgent) 
                 try:
                     run.advance()
                 except NonFiniteError as error:
-                    raise UserError(run.explain(error)) from error
+                    update, start = run.agent.skipping.update, run.checkpoint_name()
+                    raise UserError(explain(error, config, update, start)) from error
                 run.checkpoint_if_due()
                 run.stop_if_asked()
     logger.info("done: %s", paths.logs)
@@ -80,7 +71,6 @@ class TrainingRun:
         self.overdue = False  # a checkpoint that was due has been put off
         self.store = CheckpointStore(paths.models)
         self.warned_of_space = False
-        self.reached: deque[tuple[float, int]] = deque(maxlen=SPEED_UPDATES + 1)  # seconds, frames; of this start
         with ExitStack() as opened:  # closes what is open already when a later step fails
             opened.enter_context(self.store.locked())
             opened.enter_context(logged_to(paths.logs / RUN_LOG))
@@ -147,7 +137,7 @@ class TrainingRun:
             self._warn_of_lack_of_space()
         self.log.open(self.progress)
         self.bar.update(self.progress.frames)
-        self.reached.append((time.monotonic(), self.progress.frames))
+        self.speed = PresentSpeed(self.progress.frames)
 
     def advance(self) -> None:
         """One update: collect, learn, record."""
@@ -156,20 +146,6 @@ class TrainingRun:
         rollout = self.agent.collect_rollout()
         stats = self.agent.update(rollout)
         self.record(rollout, stats, seconds=time.perf_counter() - start)
-
-    def explain(self, error: NonFiniteError) -> str:
-        """What is to be said where numbers that are not finite end the run."""
-        where = f"update {self.agent.skipping.update} in {self.config.rl.name_environment}"
-        text = f"{where}: {error}; the same command goes on from {self.checkpoint_name()}"
-        if not isinstance(error, DivergedError):
-            return text
-        section = {"symbolic": "symbolic.", "drrn": "drrn."}.get(self.agent.name, "")
-        dtype = self.config.lamorel.llm_args.dtype
-        other = "" if dtype == "fp32" or section else f" or lamorel_args.llm_args.dtype=fp32 (was {dtype})"
-        return (
-            f"{text}; if it ends here again, give a lower rl_script_args.{section}lr{other} and another "
-            "name_experiment, or a larger rl_script_args.max_skipped_gradient_steps"
-        )
 
     def checkpoint_name(self) -> str:
         """Where the run would go on from."""
@@ -191,32 +167,16 @@ class TrainingRun:
         )
         self.log.write(row, stats, self.agent.probabilities(self.probes) if self.probes else None)
         self.bar.update(rollout.frames)
-        self.reached.append((time.monotonic(), progress.frames))
+        self.speed.note(progress.frames)
         success = {} if row["success_rate"] == "" else {"success_rate": row["success_rate"]}
-        self.run_record.write("running", **self._standing(), **success, frames_per_second=self._speed())
-        logger.info("%s", self._log_line(row, stats))
+        self.run_record.write(
+            "running", **self._standing(), **success, frames_per_second=self.speed.frames_per_second()
+        )
+        logger.info("%s", update_line(row, stats, self.speed.seconds_left(self.config.rl.num_steps)))
 
     def _standing(self) -> dict[str, Any]:
         progress = self.progress
         return {"update": progress.update, "episodes": progress.episodes, "frames": progress.frames}
-
-    def _log_line(self, row: dict[str, Any], stats: dict[str, float]) -> str:
-        success = f"{row['success_rate']:.2f}" if row["success_rate"] != "" else "   -"
-        returned = f"{row['return_mean']:.3f}" if row["return_mean"] != "" else "    -"
-        return (
-            f"update {row['update']} | frames {row['frames']} | success {success} | return {returned} | "
-            + "".join(f"{label} {stats[name]:{form}} | " for label, name, form in SHOWN if name in stats)
-            + (f"skipped {skipped:.0f} | " if (skipped := stats["skipped_gradient_steps"]) else "")
-            + f"{row['FPS']:.0f} frames/s | {_in_words(self._seconds_left())} left"
-        )
-
-    def _speed(self) -> float:
-        """Frames/s of the last updates, saving and all; those of an earlier start may have had another machine."""
-        (then, frames_then), (now, frames) = self.reached[0], self.reached[-1]
-        return (frames - frames_then) / (now - then)
-
-    def _seconds_left(self) -> float:
-        return max(self.config.rl.num_steps - self.progress.frames, 0) / self._speed()
 
     def checkpoint_if_due(self) -> None:
         """Every `checkpoint_every` updates, and when the run is complete.
@@ -272,7 +232,3 @@ class TrainingRun:
         if lack is not None:
             self.warned_of_space = True
             logger.warning("%s", lack)
-
-
-def _in_words(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

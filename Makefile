@@ -40,13 +40,15 @@ $(READY): requirements.txt setup.py
 	@touch $@
 
 # Two files at a time, a core each: most of a script's test is spent on importing torch.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 test-slow: $(READY)
 	@$(BIN)/python -c 'import wandb' 2> /dev/null || \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tracking]'
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 # Without chromium and without apt-get or root the tests skip, and say why.
 test-browser: $(READY)

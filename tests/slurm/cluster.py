@@ -185,6 +185,14 @@ class Cluster:
         """Until a job is in one of the states; which one."""
         return wait_until(lambda: (s := self.state(job)) in states and s, timeout, lambda: str(self.job(job)))
 
+    def begin_now(self, job: str) -> None:
+        """Begin a requeued job, which by itself SLURM leaves for two minutes.
+
+        Only when SLURM says so, as before that a node may still have something to say of the job's last start.
+        """
+        wait_until(lambda: self.job(job)["Reason"] == "BeginTime", 30, lambda: str(self.job(job)))
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
     def processes(self, job: str) -> list[int]:
         """The processes of the steps of an array's element (12_1), on all nodes."""
         array, task = job.split("_")

@@ -68,13 +68,6 @@ class Training:
         wait_until(lambda: self.cluster.job(self.job)["Restarts"] == str(restarts), 60, lambda: self.log)
         self.cluster.wait_for_state(self.job, "PENDING")
 
-    def begin_now(self) -> None:
-        """By itself SLURM leaves it for two minutes. Before that no node may have anything to say of it any more."""
-        wait_until(
-            lambda: self.cluster.job(self.job)["Reason"] == "BeginTime", 30, lambda: str(self.cluster.job(self.job))
-        )
-        self.cluster.run("scontrol", "update", f"JobId={self.job}", "StartTime=now")
-
     def wait_until_done(self) -> None:
         state = self.cluster.wait_for_state(self.job, "COMPLETED", "FAILED", timeout=START)
         assert state == "COMPLETED", f"{self.cluster.job(self.job)}\n{self.log}\n{self.cluster.controller_log()}"
@@ -117,7 +110,7 @@ def test_training_is_requeued_and_its_test_waits(cluster, overrides, tmp_path, u
     assert (found["q1_mixed", 2]["state"], found["q1_mixed", 2]["update"]) == ("waiting", stopped["update"])
     assert found["generalisation", 2]["state"] == "waiting"
 
-    second.begin_now()
+    cluster.begin_now(second.job)
     for run in (first, second, uninterrupted):
         run.wait_until_done()
     assert f"resumed at update {stopped['update']}" in second.log
@@ -144,7 +137,7 @@ def test_a_node_that_dies(cluster, overrides, tmp_path, uninterrupted):
     run.wait_for_requeue(1)
     time.sleep(30)  # what SLURM still wants to tell the dead node would reach it, and end the new run there
     cluster.start_node("n2")
-    run.begin_now()
+    cluster.begin_now(run.job)
     run.wait_until_done()
     assert run.log.count("resumed at update 4") == 1  # checkpoint_every=4
     assert_same_run(run.paths, uninterrupted.paths)
@@ -152,13 +145,13 @@ def test_a_node_that_dies(cluster, overrides, tmp_path, uninterrupted):
 
 def test_a_run_that_cannot_begin_is_named(cluster, overrides, tmp_path):
     printed = cluster.run("python", "campaign/submit.py", "french:q1_mixed", "--seeds", "1", "--without-needs", "--",
-                          *overrides, "rl_script_args.learning_rate=1", **on_cpus(tmp_path))  # fmt: skip
+                          *overrides, **on_cpus(tmp_path))  # fmt: skip
     [job] = re.findall(r"^job (\d+): ", printed, re.M)
     cluster.wait_for_state(f"{job}_1", "FAILED")
     assert cluster.job(f"{job}_1")["ExitCode"] == "2:0"
     found = status(cluster, tmp_path)["french", 1]
     assert found["state"] == "failed"
-    assert "rl_script_args.learning_rate is not a known key" in found["reason"]
+    assert "holds no checkpoint: train with the same configuration first" in found["reason"]
 
 
 SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "campaign").glob("*.sh"))

@@ -73,7 +73,7 @@ def test_one_stopped_element_of_an_array_is_requeued(cluster, tmp_path):
     assert cluster.job(f"{array}_1")["Restarts"] == "0"
     assert cluster.state(f"{dependent}_2") == "PENDING"
 
-    cluster.run("scontrol", "update", f"JobId={array}_2", "StartTime=now")
+    cluster.begin_now(f"{array}_2")
     wait_until(lambda: log(script, array, 2).count("begins") == 4, 30)
     again = events(cluster, script, array, 2)[-1]
     assert (again["event"], again["restart"]) == ("started", 1)

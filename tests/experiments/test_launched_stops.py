@@ -100,13 +100,9 @@ EVERYONE = "everyone"
     ("machines", "number", "to"),
     [
         (1, signal.SIGUSR1, "launcher 0"),
-        (1, signal.SIGTERM, "launcher 0"),
-        (1, signal.SIGUSR1, EVERYONE),
         (1, signal.SIGTERM, EVERYONE),
-        (2, signal.SIGUSR1, "launcher 0"),
         (2, signal.SIGTERM, "launcher 1"),
         (2, signal.SIGUSR1, EVERYONE),
-        (2, signal.SIGTERM, EVERYONE),
     ],
 )
 def test_a_launched_run_that_is_stopped_goes_on_exactly(start, straight, machines, number, to):
@@ -141,9 +137,7 @@ VICTIMS = {
     [
         (1, "RL process", [128 + signal.SIGKILL]),
         (1, "LLM process 0", [128 + signal.SIGKILL]),
-        (1, "LLM process 1", [128 + signal.SIGKILL]),
         (1, "launcher 0", [-signal.SIGKILL]),
-        (2, "LLM process 1", [1, 128 + signal.SIGKILL]),
         (2, "machine 0", [-signal.SIGKILL, 1]),
         (2, "machine 1", [1, -signal.SIGKILL]),
     ],
@@ -166,7 +160,7 @@ def test_a_signal_while_a_run_starts_ends_it_cleanly(start, straight, machines):
     """At moments from the first imports of the launcher to the model's loading, and often twice."""
     generator = random.Random(0)
     found = set()
-    for moment in range(8):
+    for moment in range(0, 8, machines):
         run = start(machines=machines)
         number = generator.choice([signal.SIGTERM, signal.SIGUSR1])
         time.sleep(0.1 + moment + generator.uniform(0, 0.9))

@@ -12,42 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from campaign.plan import Step
+from campaign.site import last_line, site_file
 from experiments.atomic_files import write_atomically
 from experiments.errors import UserError
 
 # --option of a job without GPU <- variable of slurm/site.sh
 CPU_OPTIONS = {"account": "GLAM_CPU_ACCOUNT", "partition": "GLAM_CPU_PARTITION", "qos": "GLAM_CPU_QOS"}
-SITE_SECONDS = 60
-
-
-def site_file(root: Path, environment: Mapping[str, str]) -> Path | None:
-    """GLAM_SITE, or else slurm/site.sh where that exists. Raises UserError where GLAM_SITE does not."""
-    named = environment.get("GLAM_SITE")
-    site = root / (named or "slurm/site.sh")
-    if named and not site.is_file():
-        raise UserError(f"GLAM_SITE={named}: there is no such file")
-    return site if site.is_file() else None
-
-
-def site_environment(root: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment as slurm/site.sh leaves it; as it is where there is no such file.
-
-    Raises:
-        UserError: the file fails, or is not where GLAM_SITE says.
-    """
-    site = site_file(root, environment)
-    if site is None:
-        return dict(environment)
-    command = ["bash", "-c", '. "$0" >&2 && env -0', str(site)]
-    try:
-        done = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, timeout=SITE_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"{site} has not ended within {SITE_SECONDS} s: mend it") from error
-    if done.returncode:
-        raise UserError(f"{site} fails: {_last_line(done.stderr) or f'exit status {done.returncode}'}")
-    return dict(entry.split("=", 1) for entry in done.stdout.split("\0") if "=" in entry)
 
 
 def command(step: Step, environment: Mapping[str, str], dependency: str) -> list[str]:
@@ -101,7 +71,7 @@ def submit(steps: Sequence[Step], environment: Mapping[str, str], root: Path) ->
         done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=False)
         number = re.match(r"(\d+)", done.stdout)
         if done.returncode or number is None:
-            said = _last_line(done.stderr) or _last_line(done.stdout) or f"exit status {done.returncode}"
+            said = last_line(done.stderr) or last_line(done.stdout) or f"exit status {done.returncode}"
             before = f"submitted before it: {', '.join(submitted)}" if submitted else "nothing was submitted"
             raise UserError(
                 f"sbatch refuses {step.job.title} ({said}); {before}. When that is mended give the same command again: "
@@ -129,7 +99,3 @@ def _note(step: Step, job: str) -> None:
 def _quote(word: str) -> str:
     """A word for the shell, in which $name is a variable."""
     return word if re.fullmatch(r"--dependency=[\w:,$]+", word) else shlex.quote(word)
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]

@@ -109,7 +109,7 @@ def collect(logs: list[Path] | None, root: Path, problems: list[str]) -> tuple[b
     now = time.time()
     submitted = read_submitted(root / "campaign" / "logs", problems)
     events = read_events(root / "campaign" / "logs", problems)
-    runs = read_runs(logs or storage_logs(root), now, problems)
+    runs = read_runs(logs or storage_logs(root, problems), now, problems)
     rows = make_rows(queue, submitted, events, runs, root=os.path.realpath(root), now=now)
     return queue is not None, [_with_error(row, root) for row in rows]
 

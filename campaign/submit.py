@@ -71,6 +71,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     from campaign import sbatch, summary
     from campaign.plan import choose, in_order, make_plan
     from campaign.scripts import Campaign
+    from campaign.site import site_environment
     from campaign.status import collect
     from experiments.errors import UserError
     from experiments.folder_lock import FolderLock
@@ -81,7 +82,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         if options.list:
             print(summary.listing(campaign))
             return 0
-        environment = sbatch.site_environment(root, os.environ)
+        environment = site_environment(root, os.environ)
         chosen = choose(campaign, options.what)
         if options.without_repeats:
             chosen = [job for job in chosen if job.script.repeats is None]

@@ -9,14 +9,14 @@ import json
 import os
 import re
 import socket
-import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from campaign.site import site_environment
 from campaign.slurm_queue import Key, job_key
+from experiments.errors import UserError
 
 # numbers of a run.json, those that it must hold first
 NEEDED = ("num_steps", "started", "written")
@@ -175,18 +175,14 @@ def last_error(path: Path) -> str:
     return next((line.strip() for line in reversed(lines) if ERROR.match(line)), "")
 
 
-def storage_logs(root: Path) -> list[Path]:
+def storage_logs(root: Path, problems: list[str]) -> list[Path]:
     """The folders of logs below the storage root that jobs have: slurm/site.sh's, the environment's, or storage."""
-    storage = os.environ.get("GLAM_STORAGE")
-    site = root / (os.environ.get("GLAM_SITE") or "slurm/site.sh")
-    if site.is_file():
-        script = '. "$0" > /dev/null 2>&1; printf %s "${GLAM_STORAGE:-}"'
-        with suppress(OSError, subprocess.TimeoutExpired):
-            asked = subprocess.run(
-                ["bash", "-c", script, str(site)], cwd=root, capture_output=True, text=True, timeout=10, check=False
-            )
-            storage = asked.stdout
-    folder = root / Path(storage or "storage").expanduser()
+    environment: Mapping[str, str] = os.environ
+    try:
+        environment = site_environment(root, environment)
+    except UserError as error:
+        problems.append(str(error))
+    folder = root / Path(environment.get("GLAM_STORAGE") or "storage").expanduser()
     return sorted(path for glob in ("logs*", "*/logs*") for path in folder.glob(glob) if path.is_dir())
 
 

@@ -174,6 +174,8 @@ class SeveralMachines:
 
         if self._listener is not None:
             return hold_store(self._listener, self._address.host)
+        # The launcher of machine 0 did listen: where nobody does any more it has ended, for which the store would wait.
+        socket.create_connection((self._address.host, self._address.port), timeout=_SILENT_S).close()
         return TCPStore(self._address.host, self._address.port, timeout=timedelta(seconds=_SILENT_S))
 
     def _exchange(self, store: Any) -> None:

@@ -544,14 +544,19 @@ def test_storage_root_comes_from_the_environment_or_the_site_file(campaign, tmp_
 
     for name in ("site", "environment"):
         (tmp_path / name / "logs_2").mkdir(parents=True)
-    assert storage_logs(campaign) == [campaign / "storage" / "logs"]
+    assert storage_logs(campaign, []) == [campaign / "storage" / "logs"]
     (campaign / "slurm").mkdir()
     (campaign / "slurm" / "site.sh").write_text(f"echo hello\nexport GLAM_STORAGE={tmp_path / 'site'}\n")
-    assert storage_logs(campaign) == [tmp_path / "site" / "logs_2"]
+    assert storage_logs(campaign, []) == [tmp_path / "site" / "logs_2"]
     monkeypatch.setenv("GLAM_STORAGE", str(tmp_path / "environment"))
-    assert storage_logs(campaign) == [tmp_path / "site" / "logs_2"]  # as in a job, which sources the file, too
+    assert storage_logs(campaign, []) == [tmp_path / "site" / "logs_2"]  # as in a job, which sources the file, too
     (campaign / "slurm" / "site.sh").write_text(f"export GLAM_STORAGE=${{GLAM_STORAGE:-{tmp_path / 'site'}}}\n")
-    assert storage_logs(campaign) == [tmp_path / "environment" / "logs_2"]
+    assert storage_logs(campaign, []) == [tmp_path / "environment" / "logs_2"]
+    (campaign / "slurm" / "site.sh").write_text("no-such-command\n")
+    problems = []
+    assert storage_logs(campaign, problems) == [tmp_path / "environment" / "logs_2"]
+    assert len(problems) == 1
+    assert "no-such-command: command not found" in problems[0]
 
 
 def test_a_process_is_known_by_its_number_and_its_start(campaign):

@@ -35,7 +35,7 @@ def export_bot(folder, transitions, files, *overrides):
 
 
 def arguments(data, model, output, **changes):
-    """The command line of a run of 13 gradient steps: 138 pairs to learn from, 11 at a time, the last 6."""
+    """The command line of a run of 12 gradient steps: 138 pairs to learn from, 12 at a time, the last 6."""
     options = {
         "data_dir": data, "file_name": "bot_trajectories", "model_dir": model, "output_dir": output,
         "per_device_batch_size": 4, "gradient_accumulation_steps": 3, "lr": 1e-2, "train_transitions": 138,

@@ -1,10 +1,12 @@
-"""Install the four packages of the GLAM reproduction: `pip install -e .` (add `[test]` for the test tools)."""
+"""Install the packages of the GLAM reproduction: `pip install -e .` (add `[test]` for the test tools)."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 PACKAGES = ("lamorel", "lamorel_launcher", "experiments")
+ENVIRONMENTS = ("babyai_text", "overcooked_text", "virtualhome_text")  # each in a folder of its name with a hyphen
+FOLDERS = {name: name.replace("_", "-") for name in ENVIRONMENTS}
 
 setup(
     name="glam-reproduction",
@@ -15,8 +17,8 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=[name for name in find_packages() if name.split(".")[0] in PACKAGES]
-    + find_packages("babyai-text", include=["babyai_text", "babyai_text.*"]),
-    package_dir={"babyai_text": "babyai-text/babyai_text"},
+    + [found for name, folder in FOLDERS.items() for found in find_packages(folder, include=[name, f"{name}.*"])],
+    package_dir={name: f"{folder}/{name}" for name, folder in FOLDERS.items()},
     package_data={"experiments.viewer": ["page.html", "page.css", "page.js"]},
     install_requires=[
         "torch>=2.4,<3",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class SymbolicArgs:
     lr: float
     discount: float
     gae_lambda: float
+    encoder: str
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class TwosomeArgs:
     value_loss_coef: float
     adam_eps: float
     linear_lr_decay: bool
+    critic_reads: str
+    normalize_advantages: str
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ class RLScriptArgs:
     name_experiment: str
     name_model: str
     name_environment: str
+    environment_options: dict[str, Any]
     env_packages: list[str]
     number_envs: int
     max_episode_steps: int | None
@@ -114,6 +119,7 @@ class RLScriptArgs:
     temperature: float
     reward_scale: float
     reward_shaping_beta: float
+    method: str
     num_steps: int
     frames_per_proc: int
     discount: float
@@ -186,15 +192,23 @@ class Config:
 
 # Keys of `symbolic` that take the place of those of the same name in `rl_script_args` with symbolic_ppo=true.
 SYMBOLIC_REPLACES = ("number_envs", "frames_per_proc", "epochs", "batch_size", "lr", "discount", "gae_lambda")
+# Likewise of `twosome` with method=twosome.
+TWOSOME_REPLACES = ("gae_lambda", "epochs", "clip_eps", "value_loss_coef", "adam_eps", "target_kl")
 SECTIONS = {"drrn": DRRNArgs, "symbolic": SymbolicArgs, "twosome": TwosomeArgs, "tiny_llm": TinyLLMArgs}
 CHOICES = {
     "language": ("english", "french"),
     "walls": ("published", "all"),
     "vector_backend": ("sync", "process"),
     "prompter": ("glam", "environment"),
+    "method": ("glam", "twosome"),
     "score_rule": ("sum", "token", "word", "logits", "logits_released", "max_scaled"),
     "stop_rule": ("per_episode", "first_n"),
     "template_test": (1, 2),
+}
+SECTION_CHOICES = {
+    "symbolic.encoder": ("film", "mlp"),
+    "twosome.critic_reads": ("last_token", "last_position"),
+    "twosome.normalize_advantages": ("batch", "minibatch", "none"),
 }
 POSITIVE = (
     "torch_threads", "number_envs", "max_episode_steps", "nbr_obs", "temperature", "num_steps", "frames_per_proc", "lr",
@@ -224,6 +238,8 @@ def parse_config(tree: DictConfig, *, model_exists: bool = True) -> Config:
     rl = _typed(rl_tree)
     if rl.symbolic_ppo:  # in this one place, so that training and tests have one experiment id
         rl = dataclasses.replace(rl, **{name: getattr(rl.symbolic, name) for name in SYMBOLIC_REPLACES})
+    elif rl.method == "twosome":
+        rl = dataclasses.replace(rl, **{name: getattr(rl.twosome, name) for name in TWOSOME_REPLACES})
     validate_values(rl)
     llm_args = tree.lamorel_args.llm_args
     if rl.bot or rl.random_agent or rl.symbolic_ppo:
@@ -283,6 +299,9 @@ def validate_values(rl: RLScriptArgs) -> None:
     for key, allowed in CHOICES.items():
         if getattr(rl, key) not in allowed:
             complain(key, f"choose one of {', '.join(map(str, allowed))}")
+    for key, allowed in SECTION_CHOICES.items():
+        if (value := attrgetter(key)(rl)) not in allowed:
+            raise UserError(f"rl_script_args.{key}={value!r}: choose one of {', '.join(allowed)}")
     for name, value in dataclasses.asdict(rl.drrn).items():
         if value <= 0 or (name == "discount" and value > 1):
             bound = "a number above 0 and at most 1" if name == "discount" else "a number above 0"

@@ -102,7 +102,7 @@ def _make_one(
     rl: RLScriptArgs, wrapper: Callable[[gym.Env], gym.Env] | None = None, *, render: bool = False
 ) -> gym.Env:
     if is_minigrid(rl.name_environment):
-        options: dict[str, Any] = {}
+        options = dict(rl.environment_options)
         if rl.num_dists != DEFAULT_NUM_DISTS:
             options["num_dists"] = rl.num_dists
         if rl.task_kind not in DRAWN_TASK_KINDS or takes_task_kind(rl.name_environment):
@@ -111,8 +111,9 @@ def _make_one(
             options["max_steps"] = rl.max_episode_steps
         env: gym.Env = babyai_text.make(rl.name_environment, language=rl.language, walls=rl.walls, **options)
     else:
-        drawn: dict[str, Any] = {"render_mode": "rgb_array"} if render and _draws_arrays(rl.name_environment) else {}
-        env = gym.make(rl.name_environment, disable_env_checker=True, max_episode_steps=rl.max_episode_steps, **drawn)
+        options = {"render_mode": "rgb_array"} if render and _draws_arrays(rl.name_environment) else {}
+        options |= rl.environment_options
+        env = gym.make(rl.name_environment, disable_env_checker=True, max_episode_steps=rl.max_episode_steps, **options)
     return env if wrapper is None else wrapper(env)
 
 

@@ -188,9 +188,11 @@ class Cluster:
     def begin_now(self, job: str) -> None:
         """Begin a requeued job, which by itself SLURM leaves for two minutes.
 
-        Only when SLURM says so, as before that a node may still have something to say of the job's last start.
+        Only when SLURM says so, as before that a node may still have something to say of the job's last start; and not
+        within the second of that, as nodes refuse a start that is not later than the requeue ("credential revoked").
         """
         wait_until(lambda: self.job(job)["Reason"] == "BeginTime", 30, lambda: str(self.job(job)))
+        time.sleep(2)
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def processes(self, job: str) -> list[int]:

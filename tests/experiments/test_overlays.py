@@ -1,5 +1,6 @@
 """configs/experiment/: every overlay against what the paper and its code say of that experiment, written down here."""
 
+import dataclasses
 from functools import cache
 
 import pytest
@@ -9,6 +10,7 @@ from experiments import experiment_paths
 from experiments.environments import check_environment
 from experiments.experiment_paths import ExperimentPaths, experiment_id
 from experiments.hydra_script import compose_experiment, known_keys
+from lamorel.config import LoraArgs
 from tests.experiments.conftest import ROOT, make_config
 
 OVERLAYS = ROOT / "configs" / "experiment"
@@ -87,6 +89,42 @@ OTHER_AGENTS = {
     "cloned_bot": {"im_learning": True, "im_path": "storage/cloned/q1_mixed_bot_seed_1"},
 }
 
+# TWOSOME: 4 environments x 32 decisions, LoRA of q and v, scores per word; rates and discount of each task.
+TWOSOME = {
+    "method": "twosome", "score_rule": "word", "reward_scale": 1, "prompter": "environment", "number_envs": 4,
+    "action_space": ["offered"],
+    "frames_per_proc": 32, "number_episodes": 100, "max_episode_steps": None, "environment_options": {},
+    "model_path": "Neko-Institute-of-Science/LLaMA-7B-HF", "model_type": "causal", "dtype": "fp16",
+    "lora": {"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"], "fp32": True},
+    "add_bos": True, "candidate_prefix": "auto", "entropy_coef": 0.01, "max_grad_norm": 0.5, "gae_lambda": 0.95,
+    "epochs": 1, "clip_eps": 0.2, "value_loss_coef": 0.25, "target_kl": 0.02, "batch_size": 16,
+}  # fmt: skip
+SCHEDULE = {"actor_minibatches": 32, "critic_minibatches": 4, "gradient_accumulation": 8, "critic_warmup_steps": 0,
+            "linear_lr_decay": True, "critic_reads": "last_token", "normalize_advantages": "batch"}  # fmt: skip
+OVERCOOKED_RATES = {"actor_lr": 5e-7, "critic_lr": 1e-5}
+VIRTUALHOME_RATES = {"actor_lr": 1e-6, "critic_lr": 5e-5}
+TWOSOME_TASKS = {
+    "twosome_tomato_salad": {"name_environment": "OvercookedText-TomatoSalad-v0", "num_steps": 500_000,
+                             "discount": 0.99, "twosome": {**SCHEDULE, **OVERCOOKED_RATES}},
+    "twosome_tomato_lettuce_salad": {"name_environment": "OvercookedText-TomatoLettuceSalad-v0", "num_steps": 500_000,
+                                     "discount": 0.99, "twosome": {**SCHEDULE, **OVERCOOKED_RATES}},
+    "twosome_food_preparation": {"name_environment": "VirtualHomeText-FoodPreparation-v0", "num_steps": 50_000,
+                                 "discount": 0.95, "seed": 10, "twosome": {**SCHEDULE, **VIRTUALHOME_RATES}},
+    "twosome_entertainment": {"name_environment": "VirtualHomeText-Entertainment-v0", "num_steps": 200_000,
+                              "discount": 0.95, "seed": 100, "twosome": {**SCHEDULE, **VIRTUALHOME_RATES}},
+}  # fmt: skip
+TWOSOME_TASKS = {task: {**TWOSOME, **values} for task, values in TWOSOME_TASKS.items()}
+TWOSOME_AGENTS = {
+    "score_token": {"score_rule": "token"},
+    "score_sum": {"score_rule": "sum"},
+    "glam_agent": {"method": "glam", "score_rule": "sum", "reward_scale": 20, "gae_lambda": 0.99, "epochs": 4,
+                   "value_loss_coef": 0.5, "target_kl": None, "lr": 1e-6},
+}  # fmt: skip
+CROSSOVER = {
+    "crossover_food_preparation": "twosome_entertainment",
+    "crossover_entertainment": "twosome_food_preparation",
+}
+
 # selections that a user types, with all that they must say
 SELECTIONS = {
     **TRAINING,
@@ -107,6 +145,18 @@ SELECTIONS = {
                                           "name_environment": GO_TO},
     "q1_mixed,french,zero_shot": {"zero_shot": True, "language": "french", "name_environment": "BabyAI-GoToFrench-v0"},
     "zero_shot_no_distractors": {"num_dists": 0, "zero_shot": True, "name_environment": MIXED},
+    "twosome": TWOSOME,
+    **TWOSOME_TASKS,
+    **{f"{task},{agent}": {**settings, **values}
+       for task, settings in TWOSOME_TASKS.items() for agent, values in TWOSOME_AGENTS.items()},
+    **{f"{task},random": {**settings, "random_agent": True, "n_llm_processes": 0}
+       for task, settings in TWOSOME_TASKS.items()},
+    **{f"{trained},{test}": {**TWOSOME_TASKS[trained],
+                             "name_environment": TWOSOME_TASKS[f"twosome_{test.partition('_')[2]}"]["name_environment"]}
+       for test, trained in CROSSOVER.items()},
+    "q1_mixed,twosome_agent": {**TRAINING["q1_mixed"],
+                               **{key: TWOSOME[key] for key in ("method", "score_rule", "reward_scale", "model_path",
+                                                                "model_type", "dtype", "lora", "add_bos", "epochs")}},
 }  # fmt: skip
 ELSEWHERE = {"demo"}  # not an experiment of the paper
 
@@ -134,6 +184,8 @@ def settings(config):
 def test_an_overlay_says_what_the_paper_says(selection):
     found = settings(compose(selection))
     for key, value in {**COMMON, **SELECTIONS[selection]}.items():
+        if key == "twosome":  # the section's other keys take the place of those of the same name above it
+            found[key] = {name: found[key][name] for name in value}
         assert found[key] == value, key
 
 
@@ -146,7 +198,8 @@ def test_every_overlay_is_held():
 def test_keys_are_those_of_the_base(path):
     tree = OmegaConf.to_container(OmegaConf.load(path))
     tree.pop("defaults", None)
-    assert _leaves(tree, "") <= set(known_keys())
+    lora = {f"lamorel_args.llm_args.lora.{field.name}" for field in dataclasses.fields(LoraArgs)}  # null in the base
+    assert _leaves(tree, "") <= set(known_keys()) | lora
     assert path.read_text().startswith("# @package _global_\n# ")  # what it is stands in the second line
 
 
@@ -162,6 +215,8 @@ def test_no_two_training_runs_share_an_id():
     selections += [f"q1_mixed,{agent}" for agent in (*AGENTS, *BASELINES, *OTHER_AGENTS)]  # these have results apart
     selections += [f"pretraining,{agent}" for agent in AGENTS]
     selections += [f"actions_{n},{agent}" for n in (3, 6, 9) for agent in BASELINES]
+    selections += ["twosome", *TWOSOME_TASKS, "q1_mixed,twosome_agent"]
+    selections += [f"{task},{agent}" for task in TWOSOME_TASKS for agent in TWOSOME_AGENTS]
     ids = {selection: experiment_id(compose(selection)) for selection in selections}
     assert len(set(ids.values())) == len(ids)
 
@@ -172,6 +227,36 @@ def test_tests_find_the_trained_agent(study):
     for test in TESTS:
         tested = ExperimentPaths.of(compose(f"{study},{test}"))
         assert tested.models == trained.models, test
+
+
+@pytest.mark.parametrize("test", CROSSOVER)
+def test_crossover_tests_find_the_agent_of_the_other_task(test):
+    trained, tested = (
+        ExperimentPaths.of(compose(CROSSOVER[test])),
+        ExperimentPaths.of(compose(f"{CROSSOVER[test]},{test}")),
+    )
+    own = compose(f"twosome_{test.removeprefix('crossover_')}").rl
+    crossed = compose(f"{CROSSOVER[test]},{test}").rl
+    assert tested == trained
+    assert crossed.name_environment == own.name_environment != compose(CROSSOVER[test]).rl.name_environment
+    # what an outcome there depends on is what it is for the agent of that task
+    assert (crossed.discount, crossed.score_rule, crossed.prompter, crossed.environment_options) == (
+        own.discount, own.score_rule, own.prompter, own.environment_options
+    )  # fmt: skip
+
+
+def test_switches_of_twosomes_released_code():
+    default, released = (
+        compose("twosome_food_preparation"),
+        compose("twosome_food_preparation", "compat=twosome_released"),
+    )
+    different = {
+        key: value
+        for key, value in vars(released.rl.twosome).items()
+        if value != getattr(default.rl.twosome, key)
+    }  # fmt: skip
+    assert different == {"critic_reads": "last_position", "normalize_advantages": "minibatch"}
+    assert {key for key, value in vars(released.rl).items() if value != getattr(default.rl, key)} == {"twosome"}
 
 
 def test_no_two_tests_write_the_same_file():

@@ -32,6 +32,8 @@ class TinyLLMArgs:
     d_model: int
     layers: int
     heads: int
+    init_scale: float
+    vocabulary_episodes: int
     clone_episodes: int
     clone_steps: int
     clone_batch_size: int

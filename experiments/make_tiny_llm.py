@@ -4,6 +4,7 @@
 
 It is written to `lamorel_args.llm_args.model_path`, in Hugging Face format; `rl_script_args.tiny_llm` holds its sizes
 and how long it imitates the bot on the configured level. With `tiny_llm.clone_steps=0` the weights stay random.
+With `prompter=environment` its vocabulary is what the level writes in `tiny_llm.vocabulary_episodes` random episodes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from omegaconf import OmegaConf
 from experiments.atomic_files import sync_folder
 from experiments.configuration import Config
 from experiments.device import check_gpu
-from experiments.environments import check_environment
+from experiments.environments import check_environment, is_minigrid
 from experiments.errors import UserError
 from experiments.experiment_paths import make_writable_folder
 from experiments.hydra_script import hydra_script
@@ -30,6 +31,11 @@ def make_tiny_llm(config: Config) -> None:
     """Build, warm-start and save the model; an existing folder is replaced only when the new model is complete."""
     rl, tiny = config.rl, config.rl.tiny_llm
     check_environment(rl)
+    if tiny.clone_steps > 0 and not is_minigrid(rl.name_environment):
+        raise UserError(
+            f"rl_script_args.tiny_llm.clone_steps={tiny.clone_steps}: the bot to imitate plays BabyAI's levels only, "
+            f"set it to 0 for {rl.name_environment}"
+        )
     check_gpu(config)
     target = Path(str(config.lamorel.llm_args.model_path)).expanduser()
     if target.exists() and not (target / "config.json").exists():
@@ -39,6 +45,7 @@ def make_tiny_llm(config: Config) -> None:
     from experiments.seeding import seed_everything
     from experiments.tiny_llm.cloning import CloningUpdater, bot_demonstrations, clone
     from experiments.tiny_llm.models import ARCHITECTURES, save_tiny_model
+    from experiments.tiny_llm.vocabulary import word_level_tokenizer, written_texts
     from lamorel import Caller
 
     if ARCHITECTURES.get(tiny.architecture) != config.lamorel.llm_args.model_type:
@@ -47,7 +54,11 @@ def make_tiny_llm(config: Config) -> None:
     seed_everything(rl)
     folder = target.with_name(f".{target.name}.new")
     shutil.rmtree(folder, ignore_errors=True)
-    save_tiny_model(folder, tiny.architecture, d_model=tiny.d_model, layers=tiny.layers, heads=tiny.heads, seed=rl.seed)
+    texts = written_texts(rl, tiny.vocabulary_episodes) if rl.prompter == "environment" else None
+    save_tiny_model(
+        folder, tiny.architecture, d_model=tiny.d_model, layers=tiny.layers, heads=tiny.heads,
+        init_scale=tiny.init_scale, seed=rl.seed, tokenizer=word_level_tokenizer(texts),
+    )  # fmt: skip
     if tiny.clone_steps > 0:
         demonstrations = bot_demonstrations(rl, tiny.clone_episodes)
         tree = OmegaConf.merge(config.lamorel_tree, {"llm_args": {"model_path": str(folder)}})

@@ -1,0 +1,17 @@
+"""Recorded episodes of TWOSOME's environments, step by step: observations, offered actions, rewards, ends, durations."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize(("env", "steps"), [("food_preparation", 1298), ("entertainment", 1658)])
+def test_every_recorded_step_matches(env, steps):
+    command = [sys.executable, GOLDEN / "check_traces.py", GOLDEN / "twosome.jsonl.gz", "--env", env]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == [f"{steps}/{steps} steps match"], done.stdout + done.stderr
+    assert done.returncode == 0

@@ -149,6 +149,7 @@ class RLScriptArgs:
     checkpoint_every: int
     tests: list[str]
     number_episodes: int
+    return_discount: float
     stop_rule: str
     zero_shot: bool
     modified_action_space: bool
@@ -218,7 +219,7 @@ POSITIVE = (
     "max_skipped_gradient_steps", "number_episodes",
 )  # fmt: skip
 NOT_NEGATIVE = ("seed", "num_dists", "entropy_coef", "value_loss_coef", "reward_scale")
-UNIT_INTERVAL = ("discount", "gae_lambda", "beta1", "beta2")
+UNIT_INTERVAL = ("discount", "return_discount", "gae_lambda", "beta1", "beta2")
 
 
 def parse_config(tree: DictConfig, *, model_exists: bool = True) -> Config:

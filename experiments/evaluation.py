@@ -82,14 +82,21 @@ COLUMNS = EpisodeResult._fields[: EpisodeResult._fields.index("transitions")]
 
 
 def summary(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
-    """Totals, and the same for every kind of task: episodes, success_rate, mean_return (raw), mean_frames."""
+    """Totals, and the same for every kind of task: episodes, success_rate, mean_return (raw), mean_frames, and mean and
+    standard deviation (over the episodes, of all) of the discounted return and of the length in primitive steps."""
 
     def totals(some: Sequence[EpisodeResult]) -> dict[str, float]:
+        discounted = np.array([e.discounted_return for e in some])
+        lengths = np.array([e.primitive_steps for e in some])
         return {
             "episodes": len(some),
             "success_rate": float(np.mean([e.success for e in some])),
             "mean_return": float(np.mean([e.episode_return for e in some])),
             "mean_frames": float(np.mean([e.frames for e in some])),
+            "mean_discounted_return": float(discounted.mean()),
+            "std_discounted_return": float(discounted.std()),
+            "mean_primitive_steps": float(lengths.mean()),
+            "std_primitive_steps": float(lengths.std()),
         }
 
     tasks = sorted({e.task for e in episodes})
@@ -100,7 +107,9 @@ def result_line(episodes: Sequence[EpisodeResult]) -> str:
     """The totals of a test, and the success rate of every kind of task where there are several."""
     totals = summary(episodes)
     line = (
-        f"success {totals['success_rate']:.3f}, mean return {totals['mean_return']:.3f} over {len(episodes)} episodes"
+        f"success {totals['success_rate']:.3f}, mean return {totals['mean_return']:.3f} "
+        f"(discounted {totals['mean_discounted_return']:.3f} ± {totals['std_discounted_return']:.3f}), length "
+        f"{totals['mean_primitive_steps']:.1f} ± {totals['std_primitive_steps']:.1f} over {len(episodes)} episodes"
     )
     tasks = totals["per_task"]
     if len(tasks) < 2:
@@ -122,7 +131,7 @@ def write_results(folder: Path, stem: str, episodes: Sequence[EpisodeResult], fa
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([*e[:5], int(e.success), e.frames] for e in episodes)
+    writer.writerows([int(cell) if isinstance(cell, bool) else cell for cell in e[: len(COLUMNS)]] for e in episodes)
     write_atomically(folder / "episodes" / f"{stem}.csv", buffer.getvalue())
     write_atomically(
         folder / "episodes" / f"{stem}.json", json.dumps({**facts, "results": summary(episodes)}, indent=1)

@@ -15,7 +15,7 @@ from babyai_text import task_of
 from experiments.agents.base_agent import BaseAgent, View
 from experiments.configuration import RLScriptArgs
 from experiments.environments import episode_seed, make_envs, mission, missions, split_infos, split_observations
-from experiments.episodes import Episode, EpisodeCounter, sample_actions
+from experiments.episodes import Episode, EpisodeCounter, action_durations, sample_actions
 from experiments.other_goal import OtherGoal
 from experiments.prompters import TextState, make_prompters
 from experiments.prompters.stepping import advance_prompters, start_prompters
@@ -53,6 +53,8 @@ class EpisodeResult(NamedTuple):
     episode_return: float  # raw
     success: bool
     frames: int
+    discounted_return: float  # by rl_script_args.return_discount per primitive step
+    primitive_steps: int
     transitions: list[Transition]
     end: View | None = None  # the state in which it ended; kept with the transitions
 
@@ -154,7 +156,7 @@ class Player:
         envs = make_envs(rl, seeds=seeds, episode_seeds=episode_seeds, wrapper=self._wrap, render=self.render)
         with closing(envs):
             prompters = make_prompters(rl, self.test)[:count]
-            counter = EpisodeCounter.empty(count)
+            counter = EpisodeCounter.empty(count, rl.return_discount)
             observations, infos = envs.reset()
             states = start_prompters(prompters, observations, infos)
             for slot, goal in zip(slots, missions(observations, count), strict=True):
@@ -179,7 +181,8 @@ class Player:
                             Transition(views[row], int(actions[i]), policy.log_probs[row], value, float(rewards[i]))
                         )
                 goals = missions(observations, count)
-                for i, episode in counter.step(rewards, terminated, truncated).items():
+                durations = action_durations(infos, ended)
+                for i, episode in counter.step(rewards, terminated, truncated, durations).items():
                     if slots[i].episode is not None:
                         yield self._result(slots[i], seeds[i], episode, self._end(reached, infos, i))
                         slots[i].next_episode(rl.seed, goals[i])
@@ -214,6 +217,12 @@ class Player:
     def _result(self, slot: Slot, stream_seed: int, episode: Episode, end: View | None) -> EpisodeResult:
         assert slot.episode is not None
         seed = stream_seed if self.rl.stop_rule == "first_n" else episode_seed(self.rl.seed, slot.episode)
-        task = task_of(slot.mission) if slot.mission else ""
-        outcome = (episode.episode_return, episode.success, episode.frames, slot.transitions, end)
-        return EpisodeResult(slot.episode, seed, slot.mission, task, *outcome)
+        return EpisodeResult(
+            episode=slot.episode,
+            seed=seed,
+            mission=slot.mission,
+            task=task_of(slot.mission) if slot.mission else "",
+            **episode._asdict(),
+            transitions=slot.transitions,
+            end=end,
+        )

@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 STATISTICS = ("mean", "std", "min", "max")
 LOSS_COLUMNS = ("entropy", "policy_loss", "value_loss", "loss", "grad_norm")
 # beside log.csv's columns, in TensorBoard and wandb
-TRACKED = ("approx_kl", "clip_fraction", "gradient_steps", "skipped_gradient_steps")
+TRACKED = ("approx_kl", "clip_fraction", "gradient_steps", "skipped_gradient_steps", "discounted_return_mean",
+           "primitive_steps_mean")  # fmt: skip
 STATUS = "status.json"
 COLUMNS = (
     "update", "episodes", "frames", "FPS", "duration",
@@ -68,6 +69,16 @@ def log_row(
         row |= _statistics("num_frames", np.array([e.frames for e in episodes]))
         row["success_rate"] = float(np.mean([e.success for e in episodes]))
     return {name: row.get(name, "") for name in COLUMNS}
+
+
+def tracked_of_episodes(episodes: Sequence[Episode]) -> dict[str, float]:
+    """What `TRACKED` shows of the episodes that ended during an update; empty when none did."""
+    if not episodes:
+        return {}
+    return {
+        "discounted_return_mean": float(np.mean([e.discounted_return for e in episodes])),
+        "primitive_steps_mean": float(np.mean([e.primitive_steps for e in episodes])),
+    }
 
 
 def _statistics(name: str, values: np.ndarray) -> dict[str, float]:

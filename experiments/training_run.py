@@ -21,7 +21,7 @@ from experiments.experiment_paths import ExperimentPaths
 from experiments.log_file import RUN_LOG, logged_to
 from experiments.nonfinite import NonFiniteError
 from experiments.probe_prompts import probe_states
-from experiments.run_log import STATUS, Progress, RunLog, log_row, saved_update
+from experiments.run_log import STATUS, Progress, RunLog, log_row, saved_update, tracked_of_episodes
 from experiments.run_messages import PresentSpeed, explain, update_line
 from experiments.run_record import RunRecord
 from experiments.seeding import get_random_states, set_random_states
@@ -165,7 +165,8 @@ class TrainingRun:
             fps=rollout.frames / seconds,
             reward_scale=self.config.rl.reward_scale,
         )
-        self.log.write(row, stats, self.agent.probabilities(self.probes) if self.probes else None)
+        tracked = stats | tracked_of_episodes(rollout.episodes)
+        self.log.write(row, tracked, self.agent.probabilities(self.probes) if self.probes else None)
         self.bar.update(rollout.frames)
         self.speed.note(progress.frames)
         success = {} if row["success_rate"] == "" else {"success_rate": row["success_rate"]}

@@ -1,5 +1,6 @@
 """Details of the method that the formulas' tests do not reach; docs/implementation_details.md names them."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from experiments.agents.ppo.advantages import Advantages
 from experiments.agents.ppo.base_ppo_agent import PPOConfig
 from experiments.agents.ppo.heads import ActionHead, ValueHead
 from experiments.agents.ppo.llm_policy import ACTION_LOGITS, VALUE
-from experiments.episodes import EpisodeCounter, sample_actions
+from experiments.episodes import Episode, EpisodeCounter, action_durations, sample_actions
 from experiments.llm_side import open_llm_agent
 from tests.experiments.conftest import make_config
 from tests.experiments.test_released_defects import Corridor, CorridorAgent
@@ -26,7 +27,7 @@ def test_actions_are_sampled():
 
 
 def test_success_is_a_positive_reward_at_a_termination():
-    counter = EpisodeCounter.empty(6)
+    counter = EpisodeCounter.empty(6, 0.5)
     flags = {  # rewards, terminated, truncated
         "success": (0.7, True, False),
         "on the last allowed step": (0.1, True, True),
@@ -36,10 +37,38 @@ def test_success_is_a_positive_reward_at_a_termination():
         "time-out with a reward": (0.5, False, True),
     }
     rewards, terminated, truncated = (np.array(column) for column in zip(*flags.values(), strict=True))
-    ended = counter.step(rewards, terminated, truncated)
+    durations = np.ones(6, dtype=int)
+    ended = counter.step(rewards, terminated, truncated, durations)
     assert {i: episode.success for i, episode in ended.items()} == {0: True, 1: True, 2: False, 3: False, 5: False}
-    assert counter.step(rewards, terminated, truncated)[0].episode_return == 0.7  # a new episode
+    assert counter.step(rewards, terminated, truncated, durations)[0].episode_return == 0.7  # a new episode
     assert counter.returns[4] == 1.0  # the running one
+
+
+def test_the_discounted_return_counts_primitive_steps():
+    """Actions of 3, 1 and 2 primitive steps begin after 0, 3 and 4: 2 + 0.5^3 * 8 - 0.5^4 * 16 = 2 + 1 - 1 = 2."""
+    counter = EpisodeCounter.empty(2, 0.5)
+    no, yes = np.array([False, False]), np.array([True, False])
+    assert counter.step(np.array([2.0, 1.0]), no, no, np.array([3, 1])) == {}
+    saved = json.loads(json.dumps(counter.get_state()))
+    counter = EpisodeCounter.empty(2, 0.5)
+    counter.set_state(saved)
+    counter.step(np.array([8.0, 1.0]), no, no, np.array([1, 1]))
+    ended = counter.step(np.array([-16.0, 1.0]), yes, no, np.array([2, 1]))
+    assert ended == {0: Episode(-6.0, 3, False, 2.0, 6)}
+    # the other: three actions of one step, 1 + 0.5 + 0.25
+    assert counter.get_state() == {
+        "returns": [0.0, 3.0], "frames": [0, 3], "discounted_returns": [0.0, 1.75], "primitive_steps": [0, 3],
+    }  # fmt: skip
+
+
+def test_the_duration_of_an_episodes_last_action_is_its_own():
+    """After an automatic reset `duration` is the new episode's; the finished one's stands in `final_info`."""
+    infos = {
+        "duration": np.array([1, 4, 0]), "_duration": np.array([True, True, False]),
+        "final_info": {"duration": np.array([7, 0, 0]), "_duration": np.array([True, False, False])},
+    }  # fmt: skip
+    assert action_durations(infos, np.array([True, False, False])).tolist() == [7, 4, 1]
+    assert action_durations({}, np.array([True, False])).tolist() == [1, 1]
 
 
 def corridor_agent():

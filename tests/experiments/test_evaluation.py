@@ -12,9 +12,10 @@ from experiments.agents.random_agent import RandomAgent
 from experiments.checkpoint import TRAINER, read_trainer
 from experiments.environments import check_environment
 from experiments.errors import UserError
-from experiments.evaluation import evaluate, write_results
+from experiments.evaluation import evaluate, summary, write_results
 from experiments.experiment_paths import ExperimentPaths
 from experiments.other_goal import OtherGoal, other_mission
+from experiments.playing import EpisodeResult
 from experiments.post_training_tests import run_tests
 from experiments.results.intervals import bootstrap_mean, wilson
 from experiments.results.loading import load_tests
@@ -115,8 +116,27 @@ def test_files_of_a_test(rl, tmp_path):
     returns = np.load(tmp_path / "return_per_episode" / "T_zero_shot.npy")  # allow_pickle is off by default
     assert returns.tolist() == [e.episode_return for e in episodes]
     rows = (tmp_path / "episodes" / "T_zero_shot.csv").read_text().splitlines()
-    assert rows[0] == "episode,seed,mission,task,episode_return,success,frames"
+    assert rows[0] == "episode,seed,mission,task,episode_return,success,frames,discounted_return,primitive_steps"
     assert len(rows) == 13
+    results = json.loads((tmp_path / "episodes" / "T_zero_shot.json").read_text())["results"]
+    first = rows[1].split(",")
+    # BabyAI rewards the last action alone, and every action is one step
+    assert float(first[-2]) == pytest.approx(0.99 ** (int(first[-3]) - 1) * float(first[4]))
+    assert first[-1] == first[-3]
+    assert results["mean_primitive_steps"] == results["mean_frames"]
+
+
+def test_the_summary_of_a_test():
+    """Discounted returns 1, 0, 0.5: mean 0.5, variance (0.25 + 0.25 + 0) / 3; lengths 2, 4, 6: variance 8 / 3."""
+    outcomes = [(1.0, True, 2, 1.0, 2), (0.0, False, 3, 0.0, 4), (0.8, True, 3, 0.5, 6)]
+    found = summary([EpisodeResult(k, k, "", "", *outcome, []) for k, outcome in enumerate(outcomes)])
+    assert found.pop("per_task").keys() == {""}
+    assert found == {
+        "episodes": 3, "success_rate": pytest.approx(2 / 3), "mean_return": pytest.approx(0.6),
+        "mean_frames": pytest.approx(8 / 3), "mean_discounted_return": pytest.approx(0.5),
+        "std_discounted_return": pytest.approx(0.4082, abs=1e-4), "mean_primitive_steps": pytest.approx(4.0),
+        "std_primitive_steps": pytest.approx(1.6330, abs=1e-4),
+    }  # fmt: skip
 
 
 def test_exported_trajectories_are_aligned_and_do_not_depend_on_the_environments(small, tmp_path):

@@ -421,11 +421,11 @@ def test_no_agent_acts_without_a_policy(small, symbolic, vocabulary, monkeypatch
 
 @pytest.mark.parametrize("reward", [NAN, INF, -INF])
 def test_rewards_must_be_numbers(reward):
-    counter = EpisodeCounter([0.0, 0.0], [4, 16])
+    counter = EpisodeCounter(0.99, [0.0, 0.0], [4, 16], [0.0, 0.0], [4, 16])
     with pytest.raises(
         NonFiniteError, match=f"^environment 1 of .*name_environment gave the reward {reward} in step 17"
     ):
-        counter.step(np.array([1.0, reward]), np.zeros(2, dtype=bool), np.zeros(2, dtype=bool))
+        counter.step(np.array([1.0, reward]), *np.zeros((2, 2), dtype=bool), np.ones(2, dtype=int))
 
 
 def test_an_environment_of_a_reward_that_is_no_number(small, monkeypatch):

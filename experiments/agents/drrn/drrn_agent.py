@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from experiments.agents.drrn.drrn_policy import DRRNPolicy
 from experiments.agents.drrn.replay_memory import EncodedState, ReplayMemory, Transition
 from experiments.agents.drrn.td_learning import td_targets
-from experiments.agents.ppo.base_ppo_agent import action_durations
 from experiments.configuration import DRRNArgs
-from experiments.episodes import Episode, EpisodeCounter, sample_actions
+from experiments.episodes import Episode, EpisodeCounter, action_durations, sample_actions
 from experiments.nonfinite import SkippedSteps, can_be_taken
 from experiments.prompters import Prompter, TextState
 from experiments.prompters.stepping import advance_prompters, start_prompters
@@ -71,7 +70,7 @@ class DRRNAgent:
         sampling, replay = np.random.SeedSequence(seed).spawn(2)
         self.sampling = np.random.default_rng(sampling)
         self.replay = np.random.default_rng(replay)
-        self.counter = EpisodeCounter.empty(envs.num_envs)
+        self.counter = EpisodeCounter.empty(envs.num_envs, config.drrn.discount)
         self.states: list[EncodedState] = []
         self.steps = 0  # of all environments, since the run began
         self.skipping = SkippedSteps(config.max_skipped_gradient_steps)
@@ -105,18 +104,19 @@ class DRRNAgent:
         ended = terminated | truncated
         following, reached = advance_prompters(self.prompters, actions, observations, ended, infos)
         # a time-out counts as terminal, as published, unless it is to be bootstrapped (as in PPO)
+        durations = action_durations(infos, ended)
         bootstrapped = np.flatnonzero(truncated & ~terminated) if self.config.bootstrap_timeouts else ()
         self.memory.add(
             self.states,
             actions,
             rewards * self.config.reward_scale,
             ended,
-            action_durations(infos, ended).tolist(),
+            durations.tolist(),
             {int(i): self.policy.encode([reached[i]])[0] for i in bootstrapped},
         )
         self.states = self.policy.encode(following)
         rollout.frames += len(following)
-        rollout.episodes += self.counter.step(rewards, terminated, truncated).values()
+        rollout.episodes += self.counter.step(rewards, terminated, truncated, durations).values()
         terms = np.exp(log_probs) * np.where(np.isfinite(log_probs), log_probs, 0.0)  # 0 log 0 is 0
         rollout.entropies.append(-float(terms.sum(axis=1).mean()))
 
@@ -187,7 +187,7 @@ class DRRNAgent:
         return {
             "environments": self.envs.get_state() if self.states else None,
             "prompters": [prompter.get_state() for prompter in self.prompters],
-            "counter": {"returns": self.counter.returns, "frames": self.counter.frames},
+            "counter": self.counter.get_state(),
             "sampling": self.sampling.bit_generator.state,
             "replay": self.replay.bit_generator.state,
             "memory": self.memory.get_state(),
@@ -201,7 +201,7 @@ class DRRNAgent:
             for prompter, saved in zip(self.prompters, state["prompters"], strict=True):
                 prompter.set_state(saved)
             self.states = self.policy.encode([prompter.state() for prompter in self.prompters])
-        self.counter = EpisodeCounter(list(state["counter"]["returns"]), list(state["counter"]["frames"]))
+        self.counter.set_state(state["counter"])
         self.sampling.bit_generator.state = state["sampling"]
         self.replay.bit_generator.state = state["replay"]
         self.memory.set_state(state["memory"])

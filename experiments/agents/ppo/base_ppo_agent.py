@@ -18,7 +18,7 @@ from torch import Tensor
 from experiments.agents.ppo.advantages import compute_gae
 from experiments.agents.ppo.rollout import Rollout, Samples
 from experiments.configuration import RLScriptArgs
-from experiments.episodes import Episode, EpisodeCounter, sample_actions
+from experiments.episodes import Episode, EpisodeCounter, action_durations, sample_actions
 from experiments.nonfinite import NonFiniteError, SkippedSteps
 
 
@@ -75,7 +75,7 @@ class BasePPOAgent(ABC):
         sampling, order = np.random.SeedSequence(seed).spawn(2)
         self.sampling = np.random.default_rng(sampling)
         self.order = np.random.default_rng(order)
-        self.counter = EpisodeCounter.empty(envs.num_envs)
+        self.counter = EpisodeCounter.empty(envs.num_envs, config.gamma)
         self.skipping = SkippedSteps(config.max_skipped_gradient_steps)
         self.observations: list[Any] = []
 
@@ -127,8 +127,9 @@ class BasePPOAgent(ABC):
             columns["rewards"].append(torch.as_tensor(rewards, dtype=torch.float32) * self.config.reward_scale)
             columns["ends"].append(torch.as_tensor(ended))
             columns["end_values"].append(self._timeout_values(reached, truncated & ~terminated))
-            columns["durations"].append(action_durations(infos, ended))
-            episodes += self.counter.step(rewards, terminated, truncated).values()
+            durations = action_durations(infos, ended)
+            columns["durations"].append(torch.as_tensor(durations))
+            episodes += self.counter.step(rewards, terminated, truncated, durations).values()
         stacked = {name: torch.stack(rows) for name, rows in columns.items()}
         return Rollout(seen, **stacked, last_values=self._decide(self.observations).values, episodes=episodes)
 
@@ -195,7 +196,7 @@ class BasePPOAgent(ABC):
         """JSON-able: environments, running episodes and random generators."""
         return {
             "environments": self.envs.get_state() if self.observations else None,
-            "counter": {"returns": self.counter.returns, "frames": self.counter.frames},
+            "counter": self.counter.get_state(),
             "sampling": self.sampling.bit_generator.state,
             "order": self.order.bit_generator.state,
             "skipping": self.skipping.get_state(),
@@ -205,21 +206,7 @@ class BasePPOAgent(ABC):
         """Continue where `get_state` was taken; subclasses put back their observations."""
         if state["environments"] is not None:
             self.envs.set_state(state["environments"])
-        self.counter = EpisodeCounter(list(state["counter"]["returns"]), list(state["counter"]["frames"]))
+        self.counter.set_state(state["counter"])
         self.sampling.bit_generator.state = state["sampling"]
         self.order.bit_generator.state = state["order"]
         self.skipping.set_state(state.get("skipping"))
-
-
-def action_durations(infos: dict[str, Any], ended: np.ndarray) -> Tensor:
-    """(N,) long: `info["duration"]` of the step just taken, 1 where an environment does not tell.
-
-    At an episode's end the step's own info is `final_info`; the info beside it belongs to the new episode.
-    """
-    durations = torch.ones(len(ended), dtype=torch.long)
-    final = infos.get("final_info", {})
-    for i, has_ended in enumerate(ended):
-        source = final if has_ended else infos
-        if "duration" in source and source.get("_duration", np.ones(len(ended), dtype=bool))[i]:
-            durations[i] = int(source["duration"][i])
-    return durations

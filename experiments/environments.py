@@ -162,12 +162,17 @@ def keeping_failures(folder: Path) -> Iterator[None]:
 
 
 def split_infos(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """gymnasium's dict of arrays as one dict per environment, going through the masks (`_key`)."""
+    """gymnasium's dict of arrays as one dict per environment, going through the masks (`_key`).
+
+    What an environment gives as a dict (`info["episode"]`) is a dict of arrays, with masks of its own, and becomes one
+    dict per environment again.
+    """
     rows: list[dict[str, Any]] = [{} for _ in range(count)]
     for key, values in infos.items():
         if key.startswith("_") or key.startswith("final_"):
             continue
         mask = infos.get(f"_{key}")
+        values = split_infos(values, count) if isinstance(values, dict) else values
         for i in range(count):
             if mask is None or mask[i]:
                 rows[i][key] = values[i]

@@ -1,7 +1,9 @@
 """Prompts, word for word."""
 
 import pytest
+from gymnasium.vector import VectorEnv
 
+from experiments.environments import split_infos
 from experiments.errors import UserError
 from experiments.prompters.environment_prompter import EnvironmentPrompter
 from experiments.prompters.french_prompter import FrenchPrompter, translate_mission
@@ -127,3 +129,12 @@ def test_an_environment_that_writes_its_own_prompt():
     copy = EnvironmentPrompter(["a", "b"], [0, 1])
     copy.set_state(prompter.get_state())
     assert copy.state() == prompter.state()
+
+
+def test_an_info_that_is_a_dict_reaches_its_environment_as_one():
+    """The second of two environments ends its episode and tells its sums, as gymnasium puts such an info together."""
+    envs = VectorEnv()
+    envs.num_envs = 2
+    infos = envs._add_info({}, {"prompt": "a"}, 0)
+    infos = envs._add_info(infos, {"prompt": "b", "episode": {"r": 0.5, "l": 3}}, 1)
+    assert split_infos(infos, 2) == [{"prompt": "a"}, {"prompt": "b", "episode": {"r": 0.5, "l": 3}}]

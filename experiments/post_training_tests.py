@@ -47,7 +47,6 @@ TEST_SETTINGS = (
     "rl_script_args.stop_rule",
     "rl_script_args.new_action_space",
     "rl_script_args.environment_options",
-    "rl_script_args.return_discount",
 )
 LLM_SETTINGS = (
     *POLICY_SETTINGS,

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from experiments.stopping import Stopped, listen_for_stop
 
-TABLES = "results generalisation tasks sample_efficiency training"
-FIGURES = "generalisation learning_curve actions distractors model_size prompt_length variants probabilities"
+TABLES = "results returns generalisation tasks sample_efficiency training"
+FIGURES = "generalisation learning_curve actions distractors model_size prompt_length variants score_rule probabilities"
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

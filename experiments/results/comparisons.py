@@ -1,4 +1,4 @@
-"""Families of training runs that differ in one thing: number of actions, distractors, model, prompt length, variant."""
+"""Families of training runs that differ in one thing: actions, distractors, model, prompt length, variant, score."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ COMPARISONS = {
     "variants": Comparison(
         lambda group: group.agent, ("pretrained", "load_embedding", "use_action_heads"), "{}", across_agents=True
     ),
+    "score_rule": Comparison(lambda group: group.rl["score_rule"], ("score_rule",), "score: {}"),
 }
 
 

@@ -16,7 +16,7 @@ from experiments.results.loading import LEARNING, PlayedTest, owner_suffixes
 from experiments.results.rows import NO_CHANGE, PAPER, row_name, row_order
 from experiments.results.runs import Run
 
-AGENTS = ("random", "bot", "DRRN", "Symbolic-PPO", "NP", "NPE", "NPA", "NPAE", "AFlan", "LLM")
+AGENTS = ("random", "bot", "DRRN", "Symbolic-PPO", "Vector-PPO", "NP", "NPE", "NPA", "NPAE", "AFlan", "LLM", "TWOSOME")
 STATES = ("zero-shot", "cloned", "")
 
 

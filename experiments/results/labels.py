@@ -11,12 +11,13 @@ NOT_TRAINING = {
     "path", "seed", "torch_threads", "saving_path_logs", "saving_path_model", "name_experiment", "name_model",
     "env_packages", "vector_backend", "num_steps", "template_test", "tensorboard", "wandb", "checkpoint_every",
     "tests", "number_episodes", "stop_rule", "zero_shot", "modified_action_space", "new_action_space", "im_learning",
-    "im_path", "random_agent", "bot", "get_example_trajectories", "shown_episodes", "spm_path", "tiny_llm", "twosome",
+    "im_path", "random_agent", "bot", "get_example_trajectories", "shown_episodes", "spm_path", "tiny_llm",
+    "return_discount",
 }  # fmt: skip
 # What decides a test's outcome beside its level, language, test and action names, which make its row.
 OF_A_TEST = (
     "stop_rule", "walls", "task_kind", "num_dists", "max_episode_steps", "score_rule", "temperature", "prompter",
-    "im_path",
+    "im_path", "environment_options",
 )  # fmt: skip
 OF_THE_LLM = ("model_type", "model_path", "pretrained", "lora", "load_in_4bit", "load_in_8bit", "dtype", "add_bos",
               "candidate_prefix")  # fmt: skip
@@ -41,8 +42,11 @@ def agent_label(agent: str, config: Mapping[str, Any]) -> str:
     """
     if agent in ("random", "bot"):
         return agent
-    if agent in ("drrn", "symbolic"):
-        return {"drrn": "DRRN", "symbolic": "Symbolic-PPO"}[agent]
+    if agent == "drrn":
+        return "DRRN"
+    if agent == "symbolic":
+        encoder = config["rl_script_args"]["symbolic"].get("encoder", "film")  # older files have no other
+        return {"film": "Symbolic-PPO", "mlp": "Vector-PPO"}[encoder]
     # a trained agent's kind is in its configuration
     kind = agent_kind(config)
     if kind != "llm" and agent == "trained":
@@ -52,11 +56,13 @@ def agent_label(agent: str, config: Mapping[str, Any]) -> str:
 
 
 def variant(config: Mapping[str, Any]) -> str:
-    """The LLM agent's variant: LLM (GFlan-T5 in the paper), AFlan, NPAE, NPA, NPE or NP.
+    """The LLM agent's variant: LLM (GFlan-T5 in the paper), AFlan, NPAE, NPA, NPE or NP; TWOSOME by that method.
 
     A: action heads instead of scoring; NP: not pretrained; E: with the pretrained token embeddings.
     """
     rl, llm = config["rl_script_args"], config["lamorel_args"]["llm_args"]
+    if rl.get("method") == "twosome":
+        return "TWOSOME"
     if llm["pretrained"]:
         return "AFlan" if rl["use_action_heads"] else "LLM"
     return "NP" + ("A" if rl["use_action_heads"] else "") + ("E" if rl["load_embedding"] else "")
@@ -65,13 +71,15 @@ def variant(config: Mapping[str, Any]) -> str:
 def training_settings(config: Mapping[str, Any], seed: int) -> dict[str, str]:
     """What a training run was made with, but for its seed: runs that differ only in seed have the same."""
     rl = config["rl_script_args"]
-    return {key: _text(rl[key], seed) for key in sorted(rl.keys() - NOT_TRAINING)} | llm_settings(config, seed)
+    keys = rl.keys() - NOT_TRAINING - ({"twosome"} if rl.get("method") != "twosome" else set())
+    return {key: _text(rl[key], seed) for key in sorted(keys)} | llm_settings(config, seed)
 
 
 def test_settings(config: Mapping[str, Any], seed: int) -> dict[str, str]:
     """What a test's outcome depends on, but for its seed and what makes its row."""
     rl = config["rl_script_args"]
-    return {key: _text(rl[key], seed) for key in OF_A_TEST if key in rl} | llm_settings(config, seed)
+    given = {key: _text(rl[key], seed) for key in OF_A_TEST if rl.get(key, {}) != {}}  # older files have no options
+    return given | llm_settings(config, seed)
 
 
 def llm_settings(config: Mapping[str, Any], seed: int) -> dict[str, str]:

@@ -17,11 +17,11 @@ from experiments.results.loading import LEARNING, PlayedTest, load_tests
 from experiments.results.probabilities import probability_figure, read_probabilities
 from experiments.results.rows import NO_CHANGE
 from experiments.results.runs import Run, find_runs
-from experiments.results.tables import results_table, shown_tasks, task_table
+from experiments.results.tables import results_table, returns_table, shown_tasks, task_table, tells_discounted
 from experiments.results.training import Group, load_groups
 from experiments.results.writing import write_figure, write_missing, write_table
 
-TEST_TABLES = ("results", "generalisation", "tasks")
+TEST_TABLES = ("results", "returns", "generalisation", "tasks")
 CURVE_TABLES = ("sample_efficiency", "training")
 CURVE_FIGURES = ("learning_curve", *COMPARISONS)
 TABLES = (*TEST_TABLES, *CURVE_TABLES)
@@ -120,6 +120,14 @@ def _test_tables(
     if _chosen(selection, "table", "results", bool(tests), "no test results among the runs", missing):
         table = results_table(tests, within=selection.within)
         print(f"95% intervals in brackets\n{write_table(selection.output, 'results', table.short, table.full)}")
+    with_returns = [test for test in tests if tells_discounted(test)]
+    # unasked where they are what the environments' own papers compare: where prompts are the environment's
+    own_prompts = any(("prompter", "environment") in test.settings for test in with_returns)
+    has_data = bool(with_returns) and (own_prompts or selection.tables is not None)
+    if _chosen(selection, "table", "returns", has_data, "no test that tells discounted returns", missing):
+        table = returns_table(with_returns)
+        text = write_table(selection.output, "returns", table.short, table.full)
+        print(f"mean ± standard deviation over episodes, 95% intervals in brackets\n{text}")
     if selection.asks_for(["tasks"]):
         numbers = task_table(tests, level, titles, missing)
         reason = "no test of a Mixed level among the runs"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,49 @@ def results_table(tests: Sequence[PlayedTest], *, within: int) -> ResultsTable:
     Args:
         within: steps of the second success column.
     """
+
+    def numbers(episodes: pd.DataFrame) -> dict[str, str]:
+        quick = int(((episodes.success == 1) & (episodes.frames <= within)).sum())
+        return {
+            COLUMN_SUCCESS: _success(episodes),
+            f"within {within} steps": str(wilson(quick, len(episodes))),
+            "mean return": str(bootstrap_mean(episodes.episode_return.to_numpy())),
+        }
+
+    return _table(tests, numbers)
+
+
+def returns_table(tests: Sequence[PlayedTest]) -> ResultsTable:
+    """The same rows, with what TWOSOME is compared by: discounted return and length, mean ± standard deviation over the
+    episodes each.
+
+    Args:
+        tests: whose files tell both (`tells_discounted`).
+    """
+
+    def numbers(episodes: pd.DataFrame) -> dict[str, str]:
+        discounted, length = episodes.discounted_return.to_numpy(), episodes.primitive_steps.to_numpy()
+        return {
+            COLUMN_SUCCESS: _success(episodes),
+            "discounted return": f"{discounted.mean():.3f} ± {discounted.std():.3f}",
+            "its mean": str(bootstrap_mean(discounted)),
+            "primitive steps": f"{length.mean():.1f} ± {length.std():.1f}",
+        }
+
+    return _table(tests, numbers)
+
+
+def tells_discounted(test: PlayedTest) -> bool:
+    """Older files do not."""
+    return {"discounted_return", "primitive_steps"} <= {*test.episodes.columns}
+
+
+def _success(episodes: pd.DataFrame) -> str:
+    return str(wilson(int(episodes.success.sum()), len(episodes)))
+
+
+def _table(tests: Sequence[PlayedTest], numbers: Callable[[pd.DataFrame], dict[str, str]]) -> ResultsTable:
+    """A row per level, test, agent and run; `numbers` makes its cells of the episodes of all seeds."""
     ids, names = owner_suffixes(tests, "run"), owner_suffixes(tests, "name")
     groups: dict[tuple[RowKey, tuple], list[PlayedTest]] = {}
     for test in tests:
@@ -37,7 +80,6 @@ def results_table(tests: Sequence[PlayedTest], *, within: int) -> ResultsTable:
     rows, short_runs = [], []
     for (key, owner), members in groups.items():
         episodes = pd.concat([test.episodes for test in members])
-        quick = int(((episodes.success == 1) & (episodes.frames <= within)).sum())
         rows.append(
             {
                 "level": key.level,
@@ -45,9 +87,7 @@ def results_table(tests: Sequence[PlayedTest], *, within: int) -> ResultsTable:
                 "agent": members[0].agent,
                 "run": members[0].run + ids[owner],
                 "episodes": len(episodes),
-                COLUMN_SUCCESS: str(wilson(int(episodes.success.sum()), len(episodes))),
-                f"within {within} steps": str(wilson(quick, len(episodes))),
-                "mean return": str(bootstrap_mean(episodes.episode_return.to_numpy())),
+                **numbers(episodes),
             }
         )
         short_runs.append(members[0].name + names[owner])

@@ -36,8 +36,8 @@ class Group:
 
     @property
     def follows_probes(self) -> bool:
-        """Whether its agent reads prompts, so that its runs write distrib.csv."""
-        return self.agent not in ("DRRN", "Symbolic-PPO")
+        """Whether its agent reads GLAM's prompts, so that its runs write distrib.csv."""
+        return self.agent not in ("DRRN", "Symbolic-PPO", "Vector-PPO") and self.rl.get("prompter", "glam") == "glam"
 
     @property
     def level(self) -> str:

@@ -17,6 +17,7 @@ from tests.experiments.fabricated_runs import (
 )
 
 FRENCH = "BabyAI-GoToFrench-v0"
+KITCHEN, HALL = "Household-Kitchen-v0", "Household-Hall-v0"
 
 
 def report(capsys, logs, output, *options):
@@ -38,6 +39,18 @@ def paper_tests(folder, config, agent, rates, episodes=40):
     write_test(folder, renamed, agent, outcomes(rates[4], episodes))
     french = config | {"rl_script_args": rl | {"language": "french"}}
     write_test(folder, french, agent, outcomes(rates[5], episodes), level=FRENCH, tasks=("goto",))
+
+
+def two_some(seed, **rl):
+    """The configuration of a TWOSOME agent in an environment that writes its own prompts."""
+    own = {
+        "method": "twosome",
+        "score_rule": "word",
+        "prompter": "environment",
+        "name_environment": KITCHEN,
+        "lr": 1e-4,
+    }
+    return configuration(seed, llm={"model_type": "causal"}, **{**own, "name_experiment": "kitchen", **rl})
 
 
 @pytest.fixture
@@ -66,6 +79,11 @@ def campaign(tmp_path):
         write_training(logs / f"{model}_seed_1", configuration(1, llm=llm, name_model=model, lr=1e-5), [0.5] * 12)
     for obs in (1, 9):
         write_training(logs / f"obs{obs}_seed_1", configuration(1, nbr_obs=obs, lr=1e-4), [0.5] * 12)
+    for rule in ("word", "token", "sum"):
+        run = logs / f"kitchen_{rule}_seed_1"
+        config = two_some(1, score_rule=rule, name_model=f"llama_{rule}")
+        write_training(run, config, [0.1, 0.6])
+        write_test(run, config, "trained", outcomes(6, 8), level=KITCHEN)
     write_training(logs / "npae_seed_1", configuration(1, llm={"pretrained": False}, use_action_heads=True), [0.1] * 30)
     return logs
 
@@ -162,6 +180,57 @@ def test_sample_efficiency(campaign, tmp_path, capsys):
     # asked for: 0.6 to 0.8; by itself, from 4 to 16: 0.8 to 0.6, the paper has -14%
     assert change.change_percent.tolist() == [pytest.approx(100 / 3), pytest.approx(-25)]
     assert change.paper_change_percent.isna().tolist() == [True, False]
+
+
+def test_returns_trained_crossed_over_and_random(tmp_path, capsys):
+    """Rows of one level stand together: random policy, the model as it was, its own agent, and the other level's."""
+    logs = tmp_path / "logs"
+    for seed in (1, 2):
+        for name, level, other in (("kitchen", KITCHEN, HALL), ("hall", HALL, KITCHEN)):
+            agent = two_some(seed, name_experiment=name, name_environment=level, name_model="llama")
+            folder = logs / f"{name}_llama_seed_{seed}"
+            write_training(folder, agent, [0.1, 0.6])
+            write_test(folder, agent, "trained", outcomes(3, 4), level=level)
+            write_test(folder, agent, "zero-shot", outcomes(1, 4), level=level)
+            write_test(folder, agent, "trained", outcomes(2, 4), level=other)
+            random = two_some(seed, name_experiment=name, random_agent=True, name_model="random")
+            write_test(logs / f"{name}_random_seed_{seed}", random, "random", outcomes(0, 4), level=level)
+    vector = two_some(1, method="glam", symbolic_ppo=True, name_model="vector_ppo")
+    vector["rl_script_args"]["symbolic"] |= {"encoder": "mlp"}
+    write_training(logs / "kitchen_vector_seed_1", vector, [0.1, 0.2])
+    write_test(logs / "kitchen_vector_seed_1", vector, "symbolic", outcomes(4, 4), level=KITCHEN, older=True)
+    _, out, missing, _ = report(capsys, [logs], tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "returns.csv")
+    kitchen = table[table.level == KITCHEN]
+    columns = ["agent", "run", "discounted return", "primitive steps"]
+    assert list(kitchen[columns].itertuples(index=False, name=None)) == [
+        ("random", "kitchen_random", "0.000 ± 0.000", "40.0 ± 0.0"),
+        ("zero-shot", "kitchen_llama", "0.200 ± 0.346", "35.0 ± 8.7"),  # 0.8 / 4; 0.8 sqrt(3) / 4; (20 + 3 * 40) / 4
+        ("trained", "hall_llama", "0.400 ± 0.400", "30.0 ± 10.0"),  # crossed over
+        ("trained", "kitchen_llama", "0.600 ± 0.346", "25.0 ± 8.7"),
+    ]  # fmt: skip
+    assert set(kitchen.episodes) == {8}
+    # the older file has no discounted returns; it is in the other table
+    results = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert "symbolic" in set(results[results.level == KITCHEN].agent)
+    assert {"TWOSOME (Household-Hall)", "TWOSOME (Household-Kitchen)", "Vector-PPO"} <= set(
+        pd.read_csv(tmp_path / "out" / "training.csv").run
+    )
+    assert "discounted return" in out
+    assert not [line for line in missing if "distrib.csv" in line]
+
+
+def test_returns_of_other_environments_are_told_when_asked_for(campaign, tmp_path, capsys):
+    options = ["--runs", "llm_seed_1", "--figures"]
+    report(capsys, [campaign], tmp_path / "out", *options)
+    assert not (tmp_path / "out" / "returns.csv").exists()
+    report(capsys, [campaign], tmp_path / "out", *options, "--tables", "returns")
+    assert len(pd.read_csv(tmp_path / "out" / "returns.csv")) == 12
+    older = tmp_path / "older"
+    write_test(older / "random_seed_1", configuration(1, n_llm=0, random_agent=True), "random", [True], older=True)
+    _, _, missing, _ = report(capsys, [older], tmp_path / "out", "--tables", "results", "returns", "--figures")
+    assert "table returns: no test that tells discounted returns" in missing
+    assert not [line for line in missing if "csv" in line]
 
 
 def test_other_runs_and_labels(campaign, tmp_path, capsys):
@@ -387,7 +456,7 @@ def test_empty_cells_and_files_of_two_tests_are_named(tmp_path, capsys):
     plain = write_test(folder, configuration(1), "trained", outcomes(2, 5))
     words = write_test(folder, configuration(1), "trained", outcomes(2, 5), test="no_meaning_words")
     write_test(folder, configuration(1), "trained", outcomes(2, 5), test="no_meaning_nouns")
-    plain.write_text(plain.read_text().replace(",1,10\n", ",,10\n", 1))
+    plain.write_text(plain.read_text().replace(",1,10,", ",,10,", 1))
     words.write_text(words.read_text() + words.read_text().splitlines()[1] + "\n")
     distrib = folder / "distrib.csv"
     distrib.write_text(distrib.read_text().replace("\n1,100,1,", "\n1,100,,", 1))

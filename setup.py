@@ -36,6 +36,7 @@ setup(
         "numpy>=1.26",
         "pandas>=2.1",
         "matplotlib>=3.8",
+        "pillow>=10.1",  # draws VirtualHome's images
         "jinja2>=3.1.2",  # pandas writes LaTeX with it
         "tensorboard>=2.14",
         "tqdm>=4.66",

@@ -1,4 +1,4 @@
-"""Recorded episodes of TWOSOME's environments, step by step: observations, offered actions, rewards, ends, durations."""
+"""Recorded episodes in TWOSOME's environments, step by step: observations, offered actions, rewards, ends."""
 
 import subprocess
 import sys

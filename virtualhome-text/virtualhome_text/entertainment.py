@@ -64,8 +64,8 @@ def observe(household: Household) -> Observation:
     bits = room_bits(household)
     table, tv, sofa = (household.sees(name) for name in ("coffee table", "TV", "sofa"))
     for name in ("chips", "milk"):
-        seen, place = household.sees(name), household.items[name].place
-        bits += [seen, seen and name in household.near, place == "hand", seen and table and place == "coffee table"]
+        seen, item = household.sees(name), household.items[name]
+        bits += [seen, seen and name in household.near, item.held, seen and table and item.place == "coffee table"]
     bits += [tv, tv and "TV" in household.near, tv and household.facing_tv, tv and household.tv_on]
     bits += [sofa, sofa and "sofa" in household.near, sofa and household.on_sofa]
     bits += [table, table and "coffee table" in household.near]
@@ -137,7 +137,7 @@ def prompt(now: Observation) -> str:
         ]
     else:
         told = [NOTHING_IN_SIGHT, hands]
-    goal = "Your goal is to watch TV with both the chips and the milk at hand, and the next thing to do is to"
+    goal = "Your goal is to watch the TV with both the chips and the milk at hand, and the next thing to do is to"
     return " ".join([where_you_are(now), *told, goal])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from virtualhome_text.entertainment import ENTERTAINMENT
 from virtualhome_text.food_preparation import FOOD_PREPARATION
 from virtualhome_text.household import Household
-from virtualhome_text.rendering import write
+from virtualhome_text.rendering import draw, write
 from virtualhome_text.task import WORDINGS, Task
 
 GAMMA = 0.95  # of the return in info["episode"], per step
@@ -39,14 +39,14 @@ class HouseholdEnv(gym.Env[np.ndarray, Any]):
     Args:
         wording: "2023-10", or "2023-09" for the earlier phrases of some actions.
         max_steps: steps of an episode at most.
-        render_mode: None or "ansi".
+        render_mode: None, "ansi" or "rgb_array".
 
     Raises:
         ValueError: an option's value that is not allowed.
     """
 
     task: ClassVar[Task]
-    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 (gymnasium declares it of instances)
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (as in gymnasium.Env)
 
     def __init__(self, wording: str = "2023-10", max_steps: int = 50, render_mode: str | None = None) -> None:
         if wording not in WORDINGS:
@@ -54,7 +54,7 @@ class HouseholdEnv(gym.Env[np.ndarray, Any]):
         if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
             raise ValueError(f"max_steps must be a whole number of at least 1, got {max_steps!r}")
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode must be None or 'ansi', got {render_mode!r}")
+            raise ValueError(f"render_mode must be None, 'ansi' or 'rgb_array', got {render_mode!r}")
         self.wording = wording
         self.max_steps = int(max_steps)
         self.render_mode = render_mode
@@ -118,9 +118,11 @@ class HouseholdEnv(gym.Env[np.ndarray, Any]):
         return np.array(observation, np.int64), info
 
     def render(self) -> Any:
-        """A text frame; None without a render mode."""
+        """A text frame, or an image of shape (height, width, 3) and dtype uint8; None without a render mode."""
         if self.render_mode == "ansi":
             return write(self.household, self.steps, self.max_steps)
+        if self.render_mode == "rgb_array":
+            return draw(self.household, self.steps, self.max_steps)
         return None
 
     def get_state(self) -> dict[str, Any]:

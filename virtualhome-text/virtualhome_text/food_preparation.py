@@ -45,14 +45,15 @@ ACTIONS = (
 
 def observe(household: Household) -> Observation:
     pancake, microwave = household.sees("pancake"), household.sees("microwave")
+    item = household.items["pancake"]
     bits = [
         pancake,
         pancake and "pancake" in household.near,
-        "pancake" in household.held(),
+        item.held,
         microwave,
         microwave and "microwave" in household.near,
         microwave and household.microwave_open,
-        pancake and microwave and household.items["pancake"].place == "microwave",
+        pancake and microwave and item.place == "microwave",
     ]
     return Observation(*map(int, room_bits(household) + bits))
 

@@ -12,10 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 ROOMS = ("kitchen", "bathroom", "bedroom", "living room")
-HANDS = 2
-
+HANDS = ("right hand", "left hand")  # in the order in which they take things
 AT_HOME = "home"  # where an item lies at first
-IN_HAND = "hand"
 
 
 @dataclass
@@ -24,13 +22,21 @@ class Item:
 
     Attributes:
         room: the room it is tagged with, which is stale while it is carried: the room before the last walk.
-        place: AT_HOME, IN_HAND, or the fixture that it was put in or on.
+        place: AT_HOME, one of HANDS, or the fixture that it was put in or on.
         beside: fixtures it was put next to; forgotten once it is moved.
     """
 
     room: str
     place: str = AT_HOME
     beside: set[str] = field(default_factory=set)
+
+    @property
+    def held(self) -> bool:
+        return self.place in HANDS
+
+    @property
+    def at_home(self) -> bool:
+        return self.place == AT_HOME
 
 
 class Household:
@@ -57,7 +63,7 @@ class Household:
         self.tv_on = False
 
     def held(self) -> list[str]:
-        return [name for name, item in self.items.items() if item.place == IN_HAND]
+        return [name for name, item in self.items.items() if item.held]
 
     def sees(self, name: str) -> bool:
         """Whether a room or an object is in sight. Rooms are, always; an item in the microwave if that is open."""
@@ -66,7 +72,7 @@ class Household:
         if name not in self.items:
             return True
         item = self.items[name]
-        if item.place == IN_HAND:
+        if item.held:
             return True
         if item.place == "microwave":
             return self.microwave_open and self.sees("microwave")
@@ -112,17 +118,18 @@ class Household:
 
     def _grab(self, name: str) -> bool:
         item = self.items[name]
-        if item.place == IN_HAND or not self.can_reach(name) or not self._free_hand():
+        free = self._free_hands()
+        if item.held or not self.can_reach(name) or not free:
             return False
         if item.place == "coffee table":
             self.near.add(item.place)
-        self.items[name] = Item(self.room, IN_HAND)
+        self.items[name] = Item(self.room, free[0])
         self.near.add(name)
         return True
 
     def _put(self, name: str, destination: str) -> bool:
         item = self.items[name]
-        if item.place != IN_HAND or not self.can_reach(destination):
+        if not item.held or not self.can_reach(destination):
             return False
         if destination == "microwave" and not self.microwave_open:
             return False
@@ -132,7 +139,7 @@ class Household:
         return True
 
     def _open(self, name: str) -> bool:
-        if self.microwave_open or not self.can_reach(name) or not self._free_hand():
+        if self.microwave_open or not self.can_reach(name) or not self._free_hands():
             return False
         self.microwave_open = True
         return True
@@ -150,7 +157,7 @@ class Household:
         return self._switch(name, False)
 
     def _switch(self, name: str, on: bool) -> bool:
-        if self.tv_on == on or not self.can_reach(name) or not self._free_hand():
+        if self.tv_on == on or not self.can_reach(name) or not self._free_hands():
             return False
         self.tv_on = on
         return True
@@ -165,8 +172,8 @@ class Household:
         was_sitting, self.sitting = self.sitting, False
         return was_sitting
 
-    def _free_hand(self) -> bool:
-        return len(self.held()) < HANDS
+    def _free_hands(self) -> list[str]:
+        return [hand for hand in HANDS if all(item.place != hand for item in self.items.values())]
 
     FLAGS = ("sitting", "on_sofa", "facing_tv", "microwave_open", "tv_on")
 

@@ -1,5 +1,8 @@
 """Frames: their form, and that whoever looks can tell the states apart."""
 
+from pathlib import Path
+from textwrap import indent
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -62,3 +65,14 @@ def test_text_frame():
     env.step(4)
     assert env.render().splitlines()[0] == "kitchen     you, microwave (closed), pancake"
     assert env.render().splitlines()[6:] == ["next to     pancake", "posture     standing", "step        1 of 7"]
+
+
+def test_readme_shows_what_comes_out():
+    readme = (Path(__file__).parents[2] / "virtualhome-text" / "README.md").read_text(encoding="utf-8")
+    env = gym.make(ENTERTAINMENT, render_mode="ansi")
+    env.reset()
+    for action in [5, 10, 4, 9, 0, 6, 11, 7]:
+        info = env.step(action)[4]
+    assert indent(env.render(), "    ") in readme
+    assert info["prompt"] in readme.replace("\n> ", " ")
+    assert info["action_ids"] == [1, 2, 3, 6, 8, 13, 14]

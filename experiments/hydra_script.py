@@ -156,6 +156,8 @@ def explain_override(error: Exception) -> str:
         hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
         return f"{group[1]}={group[2]} is not a file of configs/{group[1]}: {hint}"
     key = re.search(r"Could not override '([^']+)'", text)
+    if key and key[1].startswith("rl_script_args.environment_options"):
+        return f"{key[1]}: an option of a level is added by +rl_script_args.environment_options.NAME=VALUE"
     if key:
         known = known_keys()
         near = difflib.get_close_matches(key[1], known, n=3, cutoff=0.6)

@@ -37,6 +37,8 @@ def first_line(result):
         ("rl_script_args.env_packages=[nowhere]", "package 'nowhere' is not installed"),
         ("rl_script_args.prompter=environment", "prompter=environment needs info['prompt']"),
         ("rl_script_args.name_environment=CartPole-v1", "prompter=glam needs info['descriptions']"),
+        ("rl_script_args.environment_options={sight: 2}", "by +rl_script_args.environment_options.NAME=VALUE"),
+        ("+rl_script_args.environment_options.sight=2", "takes no option 'sight'"),
         ("rl_script_args.saving_path_logs=~/x", "(quote a value with special characters"),
     ],
 )  # fmt: skip

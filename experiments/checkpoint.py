@@ -262,14 +262,18 @@ def check_same_agent(trainer: dict[str, Any], agent: str, folder: Path) -> None:
         )
 
 
-def check_same_config(stored: dict[str, Any], given: dict[str, Any], folder: Path) -> None:
+def check_same_config(stored: dict[str, Any], given: dict[str, Any], folder: Path, fixed: Sequence[str] = ()) -> None:
     """Refuse to resume with another configuration.
+
+    Args:
+        fixed: of `FREE_ON_RESUME` those in which this run may not differ either.
 
     Raises:
         UserError: listing every key that differs, with both values.
     """
+    free = [key for key in FREE_ON_RESUME if key not in fixed]
     remedy = "another name_experiment"
-    _refuse_differences(folder, stored, given, lambda key: not is_or_begins(key, FREE_ON_RESUME), remedy)
+    _refuse_differences(folder, stored, given, lambda key: not is_or_begins(key, free), remedy)
 
 
 def check_same_settings(

@@ -7,7 +7,8 @@ a default) and the rules between them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -192,11 +193,39 @@ class Config:
                 return name
         return "llm" if self.lamorel.distributed_setup_args.n_llm_processes else "drrn"
 
+    @property
+    def section(self) -> str:
+        """Where the agent's own keys stand in `rl_script_args`, if it has any: drrn, symbolic, twosome, else llm."""
+        return "twosome" if self.agent == "llm" and self.rl.method == "twosome" else self.agent
+
+    @property
+    def training_frames(self) -> int:
+        """Frames until training is complete."""
+        return training_frames(self.resolved)
+
+    @property
+    def rates_end_at_num_steps(self) -> bool:
+        """Whether learning rates depend on `num_steps`, so that a run cannot go on with another one."""
+        return self.section == "twosome" and self.rl.twosome.linear_lr_decay
+
+
+def training_frames(resolved: Mapping[str, Any]) -> int:
+    """Frames until training is complete, of a configuration as a run records it.
+
+    Those are `num_steps`, after whole updates in which TWOSOME's critic learns alone.
+    """
+    rl, frames = resolved["rl_script_args"], resolved["rl_script_args"]["num_steps"]
+    if rl.get("method") != "twosome" or rl["symbolic_ppo"]:
+        return frames
+    of_update = rl["number_envs"] * rl["frames_per_proc"]
+    return frames + math.ceil(rl["twosome"]["critic_warmup_steps"] / of_update) * of_update
+
 
 # Keys of `symbolic` that take the place of those of the same name in `rl_script_args` with symbolic_ppo=true.
 SYMBOLIC_REPLACES = ("number_envs", "frames_per_proc", "epochs", "batch_size", "lr", "discount", "gae_lambda")
-# Likewise of `twosome` with method=twosome.
+# Likewise of `twosome` with method=twosome, and what takes the place of keys of other names.
 TWOSOME_REPLACES = ("gae_lambda", "epochs", "clip_eps", "value_loss_coef", "adam_eps", "target_kl")
+TWOSOME_RENAMES = {"lr": "actor_lr", "value_lr": "critic_lr", "batch_size": "actor_minibatches"}
 SECTIONS = {"drrn": DRRNArgs, "symbolic": SymbolicArgs, "twosome": TwosomeArgs, "tiny_llm": TinyLLMArgs}
 CHOICES = {
     "language": ("english", "french"),
@@ -242,7 +271,9 @@ def parse_config(tree: DictConfig, *, model_exists: bool = True) -> Config:
     if rl.symbolic_ppo:  # in this one place, so that training and tests have one experiment id
         rl = dataclasses.replace(rl, **{name: getattr(rl.symbolic, name) for name in SYMBOLIC_REPLACES})
     elif rl.method == "twosome":
-        rl = dataclasses.replace(rl, **{name: getattr(rl.twosome, name) for name in TWOSOME_REPLACES})
+        # its agent normalises advantages itself
+        own = {name: getattr(rl.twosome, name) for name in TWOSOME_REPLACES} | {"normalize_advantages": False}
+        rl = dataclasses.replace(rl, **own)
     validate_values(rl)
     llm_args = tree.lamorel_args.llm_args
     if rl.bot or rl.random_agent or rl.symbolic_ppo:
@@ -264,16 +295,25 @@ def parse_config(tree: DictConfig, *, model_exists: bool = True) -> Config:
         "lamorel_args": OmegaConf.to_container(tree.lamorel_args, resolve=True),
         "rl_script_args": dataclasses.asdict(rl),
     }
-    return Config(rl=rl, lamorel=lamorel, lamorel_tree=tree.lamorel_args, resolved=resolved)
+    config = Config(rl=rl, lamorel=lamorel, lamorel_tree=tree.lamorel_args, resolved=resolved)
+    if config.section == "twosome":
+        _validate_twosome(config)
+    return config
 
 
-def replaced_keys(agent: str, keys: Iterable[str]) -> list[str]:
-    """Of the given full keys those that an agent does not read, as its own section has a key of the same name."""
-    if agent not in ("drrn", "symbolic"):
-        return []
-    shared = {field.name for field in dataclasses.fields(SECTIONS[agent])}
+def replaced_keys(section: str, keys: Iterable[str]) -> dict[str, str]:
+    """Of the given full keys those that an agent does not read, and which it reads in their place.
+
+    Args:
+        section: of the agent, `Config.section`.
+    """
+    if section not in ("drrn", "symbolic", "twosome"):
+        return {}
+    shared = {field.name for field in dataclasses.fields(SECTIONS[section])}
     shared &= {field.name for field in dataclasses.fields(RLScriptArgs)}
-    return [key for key in keys if key in {f"rl_script_args.{name}" for name in shared}]
+    own = {name: name for name in shared} | (TWOSOME_RENAMES if section == "twosome" else {})
+    full = {f"rl_script_args.{name}": f"rl_script_args.{section}.{of_section}" for name, of_section in own.items()}
+    return {key: full[key] for key in keys if key in full}
 
 
 def _typed(rl_tree: DictConfig) -> RLScriptArgs:
@@ -314,6 +354,11 @@ def validate_values(rl: RLScriptArgs) -> None:
             f"rl_script_args.drrn.memory={rl.drrn.memory}: give at least drrn.batch_size + number_envs, "
             f"{rl.drrn.batch_size + rl.number_envs}"
         )
+    for name, value in dataclasses.asdict(rl.twosome).items():
+        may_be_0 = name in ("critic_warmup_steps", "value_loss_coef", "gae_lambda")
+        if isinstance(value, int | float) and (value < 0 or (value == 0 and not may_be_0 and value is not False)):
+            bound = "of at least 0" if may_be_0 else "above 0"
+            raise UserError(f"rl_script_args.twosome.{name}={value}: give a number {bound}")
     for name in dataclasses.asdict(rl.tiny_llm):
         value = getattr(rl.tiny_llm, name)
         if not isinstance(value, str) and (value < 0 or (value == 0 and name != "clone_steps")):
@@ -339,6 +384,49 @@ def validate_values(rl: RLScriptArgs) -> None:
     if rl.symbolic_ppo:
         _validate_symbolic(rl, complain)
     _validate_tests(rl, complain)
+
+
+def _validate_twosome(config: Config) -> None:
+    """What method=twosome asks of the LLM, and the numbers of minibatches of an update."""
+    rl, own, llm_args = config.rl, config.rl.twosome, config.lamorel.llm_args
+    lora = "lamorel_args.llm_args.lora"
+    adapter = Path(str(llm_args.model_path)).expanduser() / "adapter_config.json"
+    if llm_args.lora is None and not adapter.is_file():
+        targets = "[q, v]" if llm_args.model_type == "seq2seq" else "[q_proj, v_proj]"
+        raise UserError(
+            f"{lora}=null: with method=twosome low-rank adapters act over a model that stays as it is, set it, e.g. "
+            f"'{lora}={{r: 8, alpha: 16, target_modules: {targets}}}', or use method=glam"
+        )
+    for key in ("use_action_heads", "detach_value", "critic_broadcast"):
+        if getattr(rl, key):
+            raise UserError(f"rl_script_args.{key}=true: method=twosome has nothing of the kind, set it to false")
+    if own.critic_reads == "last_position" and (
+        llm_args.model_type != "causal" or config.lamorel.distributed_setup_args.n_llm_processes > 1
+    ):
+        raise UserError(
+            "rl_script_args.twosome.critic_reads=last_position: a batch is padded as a whole by one LLM process with a "
+            "decoder-only model, set lamorel_args.distributed_setup_args.n_llm_processes=1 and "
+            "lamorel_args.llm_args.model_type=causal, or use last_token"
+        )
+    frames = rl.number_envs * rl.frames_per_proc
+    for key in ("actor_minibatches", "critic_minibatches"):
+        if getattr(own, key) > frames:
+            raise UserError(
+                f"rl_script_args.twosome.{key}={getattr(own, key)}: an update has {frames} frames (number_envs * "
+                "frames_per_proc), give at most as many"
+            )
+    if own.gradient_accumulation > own.actor_minibatches:
+        raise UserError(
+            f"rl_script_args.twosome.gradient_accumulation={own.gradient_accumulation}: an epoch has "
+            f"{own.actor_minibatches} actor_minibatches, give at most as many"
+        )
+    samples = {"batch": frames, "minibatch": frames // own.actor_minibatches, "none": 2}[own.normalize_advantages]
+    if samples < 2:
+        raise UserError(
+            f"rl_script_args.twosome.normalize_advantages={own.normalize_advantages}: one sample alone has no "
+            f"standard deviation, and {frames} frames make {own.actor_minibatches} actor_minibatches: give fewer of "
+            "them, or none"
+        )
 
 
 def _validate_symbolic(rl: RLScriptArgs, complain: Any) -> None:

@@ -61,7 +61,7 @@ def hydra_script(
             if agent is not None:
                 OmegaConf.update(tree, *SELECTED_BY[agent])
             config = parse_config(tree, model_exists=model_exists)
-            warn_of_replaced_keys(config.agent, HydraConfig.get().overrides.task)
+            warn_of_replaced_keys(config.section, HydraConfig.get().overrides.task)
             job(config)
         except user_errors() as error:
             end(str(error))
@@ -129,13 +129,16 @@ def set_up_logging() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
-def warn_of_replaced_keys(agent: str, overrides: Sequence[str]) -> None:
-    """Say of every key on the command line that the agent does not read which one it reads in its place."""
+def warn_of_replaced_keys(section: str, overrides: Sequence[str]) -> None:
+    """Say of every key on the command line that the agent does not read which one it reads in its place.
+
+    Args:
+        section: of the agent, `Config.section`.
+    """
     values = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
-    for key in replaced_keys(agent, values):
-        own = key.replace("rl_script_args.", f"rl_script_args.{agent}.")
+    for key, own in replaced_keys(section, values).items():
         if values.get(own) != values[key]:
-            logger.warning("%s=%s has no effect on the agent %s, which reads %s", key, values[key], agent, own)
+            logger.warning("%s=%s has no effect on the agent %s, which reads %s", key, values[key], section, own)
 
 
 def fail(message: str) -> int:

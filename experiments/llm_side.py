@@ -11,11 +11,14 @@ from experiments.agents.ppo.embedding_initializer import EmbeddingInitializer
 from experiments.agents.ppo.llm_policy import LLMPolicy
 from experiments.agents.ppo.llm_ppo_agent import LLMPPOAgent
 from experiments.agents.ppo.ppo_updater import PPOUpdateConfig, PPOUpdater
+from experiments.agents.ppo.twosome_ppo_agent import TwosomePPOAgent
+from experiments.agents.ppo.twosome_schedule import TwosomeSchedule
+from experiments.agents.ppo.twosome_updater import TwosomeUpdateConfig, TwosomeUpdater
 from experiments.configuration import Config, RLScriptArgs
 from experiments.environments import make_envs, training_seeds
 from experiments.prompters import make_prompters
 from experiments.seeding import seed_everything
-from lamorel import Caller
+from lamorel import BaseUpdater, Caller
 
 
 def make_policy(rl: RLScriptArgs) -> LLMPolicy:
@@ -25,6 +28,7 @@ def make_policy(rl: RLScriptArgs) -> LLMPolicy:
         temperature=rl.temperature,
         action_heads=len(rl.action_space) if rl.use_action_heads else None,
         detach_value=rl.detach_value,
+        frozen_critic=rl.twosome.critic_reads if rl.method == "twosome" else None,
     )
 
 
@@ -61,11 +65,31 @@ def ppo_update_config(rl: RLScriptArgs) -> PPOUpdateConfig:
     )
 
 
+def twosome_update_config(rl: RLScriptArgs) -> TwosomeUpdateConfig:
+    assert rl.target_kl is not None  # the section's, which takes its place
+    return TwosomeUpdateConfig(
+        betas=(rl.beta1, rl.beta2),
+        adam_eps=rl.adam_eps,
+        clip_eps=rl.clip_eps,
+        entropy_coef=rl.entropy_coef,
+        value_loss_coef=rl.value_loss_coef,
+        max_grad_norm=rl.max_grad_norm,
+        target_kl=rl.target_kl,
+    )
+
+
+def make_updater(rl: RLScriptArgs, policy: LLMPolicy) -> BaseUpdater:
+    """What takes gradient steps by `method`."""
+    if rl.method == "twosome":
+        return TwosomeUpdater(twosome_update_config(rl), policy)
+    return PPOUpdater(ppo_update_config(rl), policy)
+
+
 def make_training_caller(config: Config) -> tuple[LLMPolicy, Caller]:
-    """The policy, and the LLM with its heads and its optimizer; never returns in an LLM process of a launched run."""
+    """The policy, and the LLM with its heads and optimizers; never returns in an LLM process of a launched run."""
     seed_everything(config.rl)
     policy = make_policy(config.rl)
-    return policy, make_caller(config, policy, PPOUpdater(ppo_update_config(config.rl), policy))
+    return policy, make_caller(config, policy, make_updater(config.rl, policy))
 
 
 @contextmanager
@@ -74,4 +98,9 @@ def open_llm_agent(config: Config) -> Iterator[LLMPPOAgent]:
     rl = config.rl
     policy, caller = make_training_caller(config)
     with caller, closing(make_envs(rl, seeds=training_seeds(rl))) as envs:
-        yield LLMPPOAgent(envs, make_prompters(rl), caller, policy, PPOConfig.of(rl), seed=rl.seed)
+        parts = (envs, make_prompters(rl), caller, policy, PPOConfig.of(rl))
+        if rl.method == "twosome":
+            coefs = (rl.entropy_coef, rl.value_loss_coef)
+            yield TwosomePPOAgent(*parts, TwosomeSchedule.of(rl), loss_coefs=coefs, seed=rl.seed)
+        else:
+            yield LLMPPOAgent(*parts, seed=rl.seed)

@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 STATISTICS = ("mean", "std", "min", "max")
 LOSS_COLUMNS = ("entropy", "policy_loss", "value_loss", "loss", "grad_norm")
 # beside log.csv's columns, in TensorBoard and wandb
-TRACKED = ("approx_kl", "clip_fraction", "gradient_steps", "skipped_gradient_steps", "discounted_return_mean",
-           "primitive_steps_mean")  # fmt: skip
+TRACKED = ("approx_kl", "clip_fraction", "gradient_steps", "skipped_gradient_steps", "critic_grad_norm",
+           "actor_stopped", "discounted_return_mean", "primitive_steps_mean")  # fmt: skip
 STATUS = "status.json"
 COLUMNS = (
     "update", "episodes", "frames", "FPS", "duration",

@@ -40,9 +40,9 @@ class PresentSpeed:
         (then, frames_then), (now, frames) = self._reached[0], self._reached[-1]
         return (frames - frames_then) / (now - then)
 
-    def seconds_left(self, num_steps: int) -> float:
-        """Until the run has `num_steps` frames."""
-        return max(num_steps - self._reached[-1][1], 0) / self.frames_per_second()
+    def seconds_left(self, frames: int) -> float:
+        """Until the run has so many frames."""
+        return max(frames - self._reached[-1][1], 0) / self.frames_per_second()
 
 
 def update_line(row: dict[str, Any], stats: dict[str, float], seconds_left: float) -> str:
@@ -73,10 +73,10 @@ def explain(error: NonFiniteError, config: Config, update: int | None, goes_on_f
     text = f"update {update} in {config.rl.name_environment}: {error}; the same command goes on from {goes_on_from}"
     if not isinstance(error, DivergedError):
         return text
-    section = {"symbolic": "symbolic.", "drrn": "drrn."}.get(config.agent, "")
+    rate = {"symbolic": "symbolic.lr", "drrn": "drrn.lr", "twosome": "twosome.actor_lr (or critic_lr)"}
     dtype = config.lamorel.llm_args.dtype
-    other = "" if dtype == "fp32" or section else f" or lamorel_args.llm_args.dtype=fp32 (was {dtype})"
+    other = "" if dtype == "fp32" or config.agent != "llm" else f" or lamorel_args.llm_args.dtype=fp32 (was {dtype})"
     return (
-        f"{text}; if it ends here again, give a lower rl_script_args.{section}lr{other} and another "
-        "name_experiment, or a larger rl_script_args.max_skipped_gradient_steps"
+        f"{text}; if it ends here again, give a lower rl_script_args.{rate.get(config.section, 'lr')}{other} and "
+        "another name_experiment, or a larger rl_script_args.max_skipped_gradient_steps"
     )

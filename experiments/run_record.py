@@ -38,7 +38,7 @@ class RunRecord:
 
     Args:
         folder: logs/ID.
-        num_steps: frames that the run is to have.
+        num_steps: frames that the run is to have, those of a warm-up included.
     """
 
     def __init__(self, folder: Path, num_steps: int) -> None:

@@ -32,6 +32,7 @@ logger = logging.getLogger("glam")
 
 # What makes a policy of the LLM's scores; the experiment id does not name it.
 POLICY_SETTINGS = (
+    "rl_script_args.method",
     "rl_script_args.score_rule",
     "rl_script_args.temperature",
     "rl_script_args.prompter",
@@ -152,6 +153,7 @@ def trained_checkpoint(config: Config, paths: ExperimentPaths) -> Path:
     trainer = read_trainer(checkpoint)
     check_same_agent(trainer, config.agent, checkpoint)
     # the experiment id does not name these, and another policy would be tested under the trained one's name
+    trainer["config"]["rl_script_args"].setdefault("method", "glam")  # checkpoints of version 0.3 know no other
     check_same_settings(trainer["config"], config.resolved, POLICY_SETTINGS, checkpoint)
     return checkpoint
 

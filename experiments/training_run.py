@@ -80,7 +80,8 @@ class TrainingRun:
             if self.checkpoint is not None:  # refuse before the model is loaded
                 trainer = read_trainer(self.checkpoint)
                 check_same_agent(trainer, config.agent, self.checkpoint)
-                check_same_config(trainer["config"], config.resolved, self.checkpoint)
+                fixed = ("rl_script_args.num_steps",) if config.rates_end_at_num_steps else ()
+                check_same_config(trainer["config"], config.resolved, self.checkpoint, fixed)
                 self.progress = Progress(**trainer["progress"])
                 self.saved = self.progress.update
             elif lost := saved_update(paths.logs):  # to start anew would empty log.csv
@@ -88,7 +89,7 @@ class TrainingRun:
                     f"{paths.models} has no checkpoint, but {paths.logs / STATUS} tells of one of update {lost}: mount "
                     "or put back what is missing, or remove that file to start anew"
                 )
-            self.run_record = RunRecord(paths.logs, rl.num_steps)
+            self.run_record = RunRecord(paths.logs, config.training_frames)
             opened.push(self._note_end)
             self.run_record.write("running", **self._standing())
             self.agent = opened.enter_context(open_agent(config))
@@ -99,7 +100,9 @@ class TrainingRun:
             if sys.stderr.isatty():  # log lines above the bar, not through it
                 opened.enter_context(logging_redirect_tqdm())
             # disable=None: a bar only where there is a terminal
-            self.bar = opened.enter_context(tqdm(total=rl.num_steps, unit="frame", disable=None, file=sys.stderr))
+            self.bar = opened.enter_context(
+                tqdm(total=config.training_frames, unit="frame", disable=None, file=sys.stderr)
+            )
             self.opened = opened.pop_all()
 
     def __enter__(self) -> TrainingRun:
@@ -173,7 +176,7 @@ class TrainingRun:
         self.run_record.write(
             "running", **self._standing(), **success, frames_per_second=self.speed.frames_per_second()
         )
-        logger.info("%s", update_line(row, stats, self.speed.seconds_left(self.config.rl.num_steps)))
+        logger.info("%s", update_line(row, stats, self.speed.seconds_left(self.config.training_frames)))
 
     def _standing(self) -> dict[str, Any]:
         progress = self.progress
@@ -209,7 +212,7 @@ class TrainingRun:
 
     @property
     def is_complete(self) -> bool:
-        return self.progress.frames >= self.config.rl.num_steps
+        return self.progress.frames >= self.config.training_frames
 
     def checkpoint_now(self) -> None:
         progress = self.progress

@@ -76,6 +76,19 @@ class CausalForwards(Forwards):
         tokenized = [{"input_ids": i, "attention_mask": m} for i, m in zip(ids, mask, strict=True)]
         return View(outputs, {"input_ids": batch.ids, "attention_mask": batch.mask}, tokenized, root=last)
 
+    def right_padded(self, contexts: Sequence[TokenIds], width: int) -> View:
+        batch = pad(contexts, fill=self.pad_id, left=False, device=self.device)
+        more = (0, width - batch.ids.shape[1])
+        ids = torch.nn.functional.pad(batch.ids, more, value=self.pad_id)
+        mask = torch.nn.functional.pad(batch.mask, more, value=0)
+        options: dict[str, Any] = {"logits_to_keep": 1} if self.accepts_logits_to_keep else {}
+        # Positions are the model's own, which count on in the padding.
+        outputs = self.model(input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True, **options)
+        last = CausalLMOutputWithPast(
+            logits=outputs.logits[:, -1:], hidden_states=_from_position(outputs.hidden_states, -1)
+        )
+        return View(last, {"input_ids": ids[:, -1:], "attention_mask": mask[:, -1:]}, unpadded(contexts))
+
     def _forward(self, batch: Padded, **options: Any) -> Any:
         if self.accepts_position_ids:
             # Without them learned positions would count the padding (GPT-2's scores move by up to 1 nat).

@@ -178,23 +178,32 @@ def _saved_updater_state(folder: Path, updater: BaseUpdater | None) -> dict[str,
             )
         return None
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(optimizer, torch.optim.Optimizer) and not hasattr(updater, "state_dict"):
-        _check_optimizer(path, optimizer, state)
+    named = {"optimizer": state}
+    if hasattr(updater, "state_dict"):
+        named = state if isinstance(state, dict) else {}
+    for name, value in named.items():
+        live = getattr(updater, name, None) if isinstance(name, str) else None
+        if isinstance(live, torch.optim.Optimizer):
+            _check_optimizer(path, name, live, value)
     return state
 
 
-def _check_optimizer(path: Path, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Raises CheckpointError where the groups of the saved optimizer, or the shapes of its moments, differ."""
+def _check_optimizer(path: Path, name: str, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Raises CheckpointError where the groups of the saved optimizer, or the shapes of its moments, differ.
+
+    Args:
+        name: of the updater's attribute.
+    """
     live = [group["params"] for group in optimizer.param_groups]
     saved = [group["params"] for group in state["param_groups"]]
     sizes = [len(group) for group in saved], [len(group) for group in live]
     if sizes[0] != sizes[1]:
-        raise CheckpointError(f"{path}: parameters per group are {sizes[0]}, but {sizes[1]} in the live optimizer")
+        raise CheckpointError(f"{path}: parameters per group are {sizes[0]}, but {sizes[1]} in the live {name}")
     for saved_group, live_group in zip(saved, live, strict=True):
         for index, parameter in zip(saved_group, live_group, strict=True):
-            for name, value in state["state"].get(index, {}).items():
+            for moment, value in state["state"].get(index, {}).items():
                 if isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape != parameter.shape:
                     raise CheckpointError(
-                        f"{path}: {name} of parameter {index} has shape {tuple(value.shape)}, but the parameter has "
-                        f"{tuple(parameter.shape)} in the live optimizer"
+                        f"{path}: {moment} of parameter {index} has shape {tuple(value.shape)}, but the parameter has "
+                        f"{tuple(parameter.shape)} in the live {name}"
                     )

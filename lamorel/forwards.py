@@ -86,6 +86,14 @@ class Forwards(ABC):
     def pairs(self, contexts: Sequence[TokenIds], rows: Sequence[Row], *, hidden_states: bool = True) -> View:
         """A plain forward over (context, candidate) pairs, as module functions see it. Needs no cache."""
 
+    def right_padded(self, contexts: Sequence[TokenIds], width: int) -> View:
+        """The last position of the contexts, right-padded to `width` tokens.
+
+        Raises:
+            ValueError: the model has an encoder, which reads them as a whole.
+        """
+        raise ValueError(f"right_padded module functions are for decoder-only models, not {type(self.model).__name__}")
+
 
 def _learned_positions(model: Any) -> int | None:
     """Number of learned positions (GPT-2, OPT, BART); None where positions are computed and have no end."""

@@ -2,14 +2,27 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from lamorel.forwards import View
 from lamorel.module_function import BaseModuleFunction
 
-Views = Callable[[bool, bool], Iterator[View]]  # (context_only, adapters) -> the views of all rows, in order
+
+class Kind(NamedTuple):
+    """Which view a function asks for; see `BaseModuleFunction`."""
+
+    context_only: bool
+    adapters: bool
+    right_padded: bool
+
+    @classmethod
+    def of(cls, function: BaseModuleFunction) -> "Kind":
+        return cls(function.context_only, function.adapters, function.right_padded)
+
+
+Views = Callable[[Kind], Iterator[View]]  # the views of all rows, in order
 
 
 def run_functions(
@@ -32,19 +45,18 @@ def run_functions(
         By name, per context: (K_c, ...) rows; (1, ...) for a `context_only` function.
     """
     results: dict[str, list[torch.Tensor]] = {}
-    for kind in dict.fromkeys((f.context_only, f.adapters) for f in functions.values()):
-        context_only, with_adapters = kind
-        alike = {name: f for name, f in functions.items() if (f.context_only, f.adapters) == kind}
+    for kind in dict.fromkeys(map(Kind.of, functions.values())):
+        alike = {name: f for name, f in functions.items() if Kind.of(f) == kind}
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in alike}
-        of_kind = views(context_only, with_adapters)
+        of_kind = views(kind)
         while True:
-            with adapters(with_adapters):  # around the model alone: a function's own parameters are always trained
+            with adapters(kind.adapters):  # around the model alone: a function's own parameters are always trained
                 view = next(of_kind, None)
             if view is None:
                 break
             for name, function in alike.items():
                 parts[name].append(_call(name, function, view, kwargs))
-        rows = [1] * len(sizes) if context_only else list(sizes)
+        rows = [1] * len(sizes) if kind.context_only else list(sizes)
         results |= {name: list(_joined(name, part).split(rows)) for name, part in parts.items()}
     return {name: results[name] for name in functions}
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from lamorel import reference
 from lamorel.config import LLMArgs
 from lamorel.forwards import Forwards, View
-from lamorel.heads import run_functions
+from lamorel.heads import Kind, run_functions
 from lamorel.module_function import BaseModuleFunction
 from lamorel.scoring import TokenScores, per_candidate, read_scores
 from lamorel.tokenization import TextEncoder, TokenIds, check_inputs
@@ -32,6 +32,7 @@ class _Call:
     functions: Mapping[str, BaseModuleFunction]  # those among the keys
     rows: int  # cap on the rows of a forward
     shared: Shared
+    longest: int  # tokens of the longest context
     kwargs: Mapping[str, Any]
 
 
@@ -157,7 +158,7 @@ class LLMModule(torch.nn.Module):
                 run_chunk = partial(checkpoint, self._run_chunk, use_reentrant=False)
         adapters = sorted({True, *(f.adapters for f in functions.values())})
         shared = self.ways.share(contexts, adapters=adapters, keep=self._keeps)
-        call = _Call(keys, functions, rows, shared, kwargs)
+        call = _Call(keys, functions, rows, shared, max(map(len, contexts), default=0), kwargs)
         results: list[Outputs] = [{} for _ in contexts]
         tries = None if candidates is None else plan_all(candidates)
         for chunk in self.ways.chunks(contexts, tries, tokens=None, rows=rows):
@@ -170,7 +171,7 @@ class LLMModule(torch.nn.Module):
         self, call: _Call, contexts: list[TokenIds], candidates: list[list[TokenIds]] | None
     ) -> list[Outputs]:
         """All keys for contexts that share their forwards."""
-        on_root = any(f.context_only and f.adapters for f in call.functions.values())
+        on_root = any(Kind.of(f) == Kind(True, True, False) for f in call.functions.values())
         root: View | None = None
         by_key: dict[str, Sequence[torch.Tensor]] = {}
         if len(call.functions) < len(call.keys):
@@ -179,13 +180,16 @@ class LLMModule(torch.nn.Module):
             by_key |= per_candidate(scores, candidates)
         groups: Sequence[Sequence[TokenIds]] = [[()] for _ in contexts] if candidates is None else candidates
 
-        def views(context_only: bool, adapters: bool) -> Iterator[View]:
-            if not context_only:
-                yield from self.ways.pair_views(contexts, groups, rows=call.rows, adapters=adapters, shared=call.shared)
+        def views(kind: Kind) -> Iterator[View]:
+            shared, adapters = call.shared, kind.adapters
+            if kind.right_padded:
+                yield self.forwards.right_padded(contexts, call.longest)
+            elif not kind.context_only:
+                yield from self.ways.pair_views(contexts, groups, rows=call.rows, adapters=adapters, shared=shared)
             elif adapters and root is not None:
                 yield root
             else:
-                yield self.ways.root_view(contexts, adapters=adapters, shared=call.shared)
+                yield self.ways.root_view(contexts, adapters=adapters, shared=shared)
 
         sizes = [len(group) for group in groups]
         by_key |= run_functions(call.functions, views, sizes=sizes, adapters=self.ways.adapters, kwargs=call.kwargs)

@@ -18,10 +18,14 @@ class BaseModuleFunction(torch.nn.Module, ABC):
             sees one position, index 0: the decoder's start token, or the last context token of a decoder-only model.
         adapters: False runs the function on the base model's outputs, adapters disabled, without gradient into the
             model; the function's own parameters are still trained.
+        right_padded: with `context_only`, of decoder-only models: the function sees, in place of a context's last
+            token, the last position of all contexts of the call, right-padded to the longest. Of a shorter one that is
+            padding, and the result depends on what else is in the call: for comparison with code that reads there.
     """
 
     context_only: ClassVar[bool] = False
     adapters: ClassVar[bool] = True
+    right_padded: ClassVar[bool] = False
 
     device: torch.device
     llm_config: Any

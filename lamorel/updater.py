@@ -15,11 +15,14 @@ class BaseUpdater(ABC):
     `self._llm_module(keys, contexts=..., candidates=..., require_grad=True, minibatch_size=None, **kwargs)` runs the
     model with gradients and returns what `Caller.custom_module_fns` does, on the model's device; `"__score"` is the
     built-in key. `self._llm_module.module` holds `_LLM_model` and `_module_functions`. `self._llm_module.parameters()`
-    are what an optimizer takes.
+    are what an optimizer takes. `self._llm_module.mean_over_batch(means)` makes means over the whole batch out of those
+    over this process's share, (n,), for decisions that must be the same in all processes, such as to drop a step; every
+    process with a share calls it at the same place.
 
     An optimizer kept in the attribute `optimizer` is saved and restored with the checkpoint, also when it is made as
     late as in the first `perform_update`. An updater with more state, or another place for it, defines `state_dict()`
-    and `load_state_dict(state)` instead (tensors, numbers, strings, lists and dicts).
+    and `load_state_dict(state)` instead (tensors, numbers, strings, lists and dicts). Where an entry of that state has
+    the name of an attribute that is an optimizer, it is checked against it before anything is loaded.
 
     Attributes:
         tokens_per_chunk: token budget of one chunk of `accumulate`, contexts and candidates together.

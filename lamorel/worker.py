@@ -42,6 +42,10 @@ class LocalModule(torch.nn.Module):
         """Around backward passes whose gradients belong together; here there is nobody to exchange them with."""
         return nullcontext()
 
+    def mean_over_batch(self, means: torch.Tensor) -> torch.Tensor:
+        """Means over the whole batch of an update out of means over the share of this process, which is the batch."""
+        return means
+
     def spoil_gradients(self) -> None:
         """Make every gradient NaN that the backward passes have added to."""
         for parameter in self.parameters():

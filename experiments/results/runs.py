@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
+from experiments.configuration import training_frames
 from experiments.errors import UserError
 
 RUN_ID = re.compile(r"(?P<name>.+)_seed_(?P<seed>\d+)")
@@ -106,7 +107,7 @@ def read_log(run: Run, frames: int | None, missing: list[str]) -> pd.DataFrame |
 
     Args:
         frames: the curve is cut at this many; None for all.
-        missing: torn rows, rows that status.json counts and the file lacks, and frames that num_steps (or `frames`)
+        missing: torn rows, rows that status.json counts and the file lacks, and frames that the training (or `frames`)
             asks for and were not trained are added; the rows that are there are used.
     """
     path = run.folder / "log.csv"
@@ -125,7 +126,7 @@ def read_log(run: Run, frames: int | None, missing: list[str]) -> pd.DataFrame |
         counted = last
     if counted > last:
         missing.append(f"{path}: truncated, it ends with update {last} of {counted}")
-    steps = run.config["rl_script_args"]["num_steps"] if run.config else trained
+    steps = training_frames(run.config) if run.config else trained
     if trained < min(steps, frames or steps) and counted <= last:
         missing.append(f"{run.folder}: trained for {trained} of {steps} frames")
     cut = log if frames is None else log[log["frames"] <= frames]

@@ -16,12 +16,15 @@ what the pass adds is exchanged. Where the pass begins with no gradient it is a 
 weights are scaled up to 1; where it adds to a gradient, the weights stay those of the whole batch. Whoever did not take
 part in every exchange receives the parameters, the updater's state and the gradients at the end: processes are always
 equal between updates.
+
+Numbers are exchanged in the same rounds: `mean_over_batch` is a round in which all processes with a share take part and
+no gradients go, and those without one, which keep answering, add nothing.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,6 +32,15 @@ from lamorel.distributed.llm_group import GROUP_ERRORS, LLMGroup, buckets
 from lamorel.llm import LLMModule, Outputs
 from lamorel.updater import BaseUpdater, restore_updater, updater_state
 from lamorel.worker import LocalModule
+
+
+class _Round(NamedTuple):
+    """What the flags say that begin an exchange."""
+
+    taking_part: list[int]  # processes
+    averaged: list[int]  # per process the numbers that it brings to `mean_over_batch`, 0 for an exchange of gradients
+    with_gradient: list[int]  # per parameter the processes that have a new gradient of it
+    without: list[int]  # per parameter the processes that lack any
 
 
 class SharedModule(LocalModule):
@@ -103,6 +115,21 @@ class SharedModule(LocalModule):
         if self._updating:
             self._exchange(active=True)
 
+    def mean_over_batch(self, means: torch.Tensor) -> torch.Tensor:
+        """Means over the whole batch of an update, the same in every process.
+
+        Every process with a share calls it at the same place, between the same backward passes.
+
+        Args:
+            means: (n,) over the share of this process, n at least 1.
+
+        Returns:
+            (n,) on the CPU, fp64.
+        """
+        sums = means.detach().cpu().double() * self._shares[self._group.index]
+        self._add_sums(self._flags(active=True, averaged=len(sums)), sums)
+        return sums / sum(self._shares)
+
     def spoil_gradients(self) -> None:
         """Those that are not exchanged yet: the exchange makes them NaN in every process."""
         for parameter in self._new:
@@ -149,28 +176,42 @@ class SharedModule(LocalModule):
         self._exchange(active=True)
 
     def _exchange(self, *, active: bool) -> bool:
-        """Weighted sums of the gradients, where any process still takes part.
+        """Weighted sums of the gradients, where any process still takes part; or of what others average.
 
         Args:
-            active: whether this one does.
+            active: whether this one takes part, with gradients.
 
         Returns:
             Whether any did.
         """
-        taking_part, with_gradient, without = self._flags(active=active)
+        flags = self._flags(active=active)
+        if any(flags.averaged):
+            self._add_sums(flags, torch.zeros(max(flags.averaged), dtype=torch.float64))
+            return True
+        taking_part = flags.taking_part
         if not taking_part:
             return False
         self._missed |= set(range(self._group.size)) - set(taking_part)
         self._last_active = taking_part
         weight = self._shares[self._group.index] / self._weight_of_all(taking_part) if active else 0.0
-        self._refuse_unused(without)
-        parameters = [p for (_, p), n in zip(self._named_parameters, with_gradient, strict=True) if n]
+        self._refuse_unused(flags.without)
+        parameters = [p for (_, p), n in zip(self._named_parameters, flags.with_gradient, strict=True) if n]
         self._changed.update(parameters)
         for some in buckets(parameters):
             self._add_gradients(some, weight)
         self._new.clear()
         self._set_aside.clear()
         return True
+
+    def _add_sums(self, flags: _Round, sums: torch.Tensor) -> None:
+        """The sum over processes, in place; all of them come here."""
+        expected = [len(sums) if share else 0 for share in self._shares]
+        if flags.averaged != expected:
+            raise RuntimeError(
+                "mean_over_batch: every LLM process with a share of the update must call it at the same place, with as "
+                f"many numbers as the others; they brought {flags.averaged} for shares of {self._shares} samples"
+            )
+        self._group.add_flags(sums)
 
     def _weight_of_all(self, taking_part: list[int]) -> int:
         """What shares are divided by: those that take part, or all where these add to a gradient of all."""
@@ -184,21 +225,27 @@ class SharedModule(LocalModule):
         """The gradient without what is new in it; equal on all processes that take part."""
         return self._set_aside.get(parameter) if parameter in self._new else parameter.grad
 
-    def _flags(self, *, active: bool, failed: bool = False) -> tuple[list[int], list[int], list[int]]:
-        """Which processes take part, and per parameter how many of them have a new gradient of it, or lack any."""
-        size = self._group.size
-        flags = torch.zeros(2 * (size + len(self._named_parameters)), dtype=torch.int64)
-        who_takes_part, who_failed, new, without = flags.split([size, size, *[len(self._named_parameters)] * 2])
+    def _flags(self, *, active: bool, failed: bool = False, averaged: int = 0) -> _Round:
+        """Begins an exchange with those of all processes.
+
+        Args:
+            averaged: the numbers that this one brings to `mean_over_batch`; 0 where it brings gradients.
+        """
+        size, count = self._group.size, len(self._named_parameters)
+        flags = torch.zeros(3 * size + 2 * count, dtype=torch.int64)
+        who_takes_part, who_failed, who_averages, new, without = flags.split([size, size, size, count, count])
         who_takes_part[self._group.index] = active
         who_failed[self._group.index] = failed
-        if active:
+        who_averages[self._group.index] = averaged
+        if active and not averaged:
             parameters = [parameter for _, parameter in self._named_parameters]
             new.copy_(torch.tensor([parameter in self._new for parameter in parameters]))
             without.copy_(torch.tensor([p.requires_grad and p.grad is None for p in parameters]))
         self._group.add_flags(flags)
         if not failed:
             self._group.refuse_failed(who_failed)
-        return who_takes_part.nonzero().flatten().tolist(), new.tolist(), without.tolist()
+        taking_part = who_takes_part.nonzero().flatten().tolist()
+        return _Round(taking_part, who_averages.tolist(), new.tolist(), without.tolist())
 
     def _tell_failure(self) -> None:
         """Ends the others' update too, in place of their wait."""

@@ -1,13 +1,14 @@
-"""PPO without its network: collect a rollout, estimate advantages, run epochs of minibatches.
+"""PPO without its network: collect a rollout, estimate advantages, take gradient steps.
 
 An agent adds how to see (`_first_observations`, `_next_observations`), how to decide (`_decide`) and how to take one
-gradient step (`_minibatch_step`).
+gradient step (`_minibatch_step`). One with a schedule of its own replaces `_gradient_steps`, epochs of minibatches.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from experiments.agents.ppo.advantages import compute_gae
 from experiments.agents.ppo.rollout import Rollout, Samples
 from experiments.configuration import RLScriptArgs
 from experiments.episodes import Episode, EpisodeCounter, action_durations, sample_actions
-from experiments.nonfinite import NonFiniteError, SkippedSteps
+from experiments.nonfinite import NonFiniteError, SkippedSteps, can_be_taken
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,21 @@ class BasePPOAgent(ABC):
     # -- learn ----------------------------------------------------------------------------------------------------
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Advantages, then epochs of minibatches; returns the means of what the gradient steps report that were taken.
+        """Advantages, then gradient steps; returns the means of what those report that were taken.
 
         Raises:
             NonFiniteError: returns overflow, or too many gradient steps in a row were skipped.
         """
+        steps, skipped = [], 0
+        for number, step in enumerate(self._gradient_steps(self._samples(rollout)), start=1):
+            if self.skipping.taken(step["loss"], step["grad_norm"], number):
+                steps.append(step)
+            else:
+                skipped += 1
+        return {**self._summary(steps), "skipped_gradient_steps": float(skipped)}
+
+    def _samples(self, rollout: Rollout) -> Samples:
+        """The decisions of a rollout with their advantages, normalised where that is asked for."""
         advantages = compute_gae(
             rollout.rewards,
             rollout.values,
@@ -168,22 +179,26 @@ class BasePPOAgent(ABC):
         if self.config.normalize_advantages:
             a = samples.advantages
             samples = samples._replace(advantages=(a - a.mean()) / (a.std(correction=0) + 1e-8))
-        steps, skipped = [], 0
-        for number, minibatch in enumerate(self._minibatches(rollout.frames), start=1):
+        return samples
+
+    def _gradient_steps(self, samples: Samples) -> Iterator[dict[str, float]]:
+        """Take the gradient steps of an update, yielding what each reports (`_minibatch_step`) before the next."""
+        for minibatch in self._minibatches(len(samples.observations)):
             step = self._minibatch_step(samples.select(minibatch))
-            if not self.skipping.taken(step["loss"], step["grad_norm"], number):
-                skipped += 1
-                continue
-            steps.append(step)
-            if self.config.target_kl is not None and step["approx_kl"] > self.config.target_kl:
-                break
-        stats = {"gradient_steps": float(len(steps)), "skipped_gradient_steps": float(skipped)}
+            yield step
+            was_taken = can_be_taken(step["loss"], step["grad_norm"])
+            if was_taken and self.config.target_kl is not None and step["approx_kl"] > self.config.target_kl:
+                return
+
+    def _summary(self, steps: Sequence[dict[str, float]]) -> dict[str, float]:
+        """What an update reports, of the reports of its gradient steps that were taken: their means and number."""
+        stats = {"gradient_steps": float(len(steps))}
         if steps:
             stats |= {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
             stats["first_ratio_error"] = steps[0]["ratio_error"]  # no step before it has changed the weights
         return stats
 
-    def _minibatches(self, frames: int):
+    def _minibatches(self, frames: int) -> Iterator[np.ndarray]:
         """Index arrays: a new seeded permutation per epoch, cut into slices of `batch_size` (the last may be short)."""
         for _ in range(self.config.epochs):
             order = self.order.permutation(frames)

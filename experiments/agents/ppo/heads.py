@@ -1,6 +1,8 @@
-"""The MLP heads on the LLM: the value, and one logit per action instead of scoring (AFlan, NPAE, NPA)."""
+"""The MLP heads on the LLM: values, and one logit per action instead of scoring (AFlan, NPAE, NPA)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +40,14 @@ class ContextHead(BaseModuleFunction):
 
     def forward(self, forward_outputs, minibatch, tokenized_contexts, **kwargs) -> Tensor:
         """(contexts, outputs)."""
-        key = "decoder_hidden_states" if "decoder_hidden_states" in forward_outputs else "hidden_states"
-        hidden = forward_outputs[key][-1][:, 0, :].to(torch.float32)
+        hidden = last_hidden_state(forward_outputs)
         return self.mlp(hidden.detach() if self.detach else hidden)
+
+
+def last_hidden_state(forward_outputs: Any) -> Tensor:
+    """(contexts, hidden) in fp32: of the last layer, after the final norm, at the position that a head sees."""
+    key = "decoder_hidden_states" if "decoder_hidden_states" in forward_outputs else "hidden_states"
+    return forward_outputs[key][-1][:, 0, :].to(torch.float32)
 
 
 class ValueHead(ContextHead):
@@ -52,3 +59,36 @@ class ValueHead(ContextHead):
 
 class ActionHead(ContextHead):
     """One logit per action of the action list, which then must not change between states."""
+
+
+class FrozenCritic(BaseModuleFunction):
+    """TWOSOME's critic: V(s) by an MLP in fp32 on the last hidden state of the frozen model, its adapters disabled.
+
+    It reads the prompt's last token (decoder-only), or the decoder's first position (encoder-decoder).
+    """
+
+    context_only = True
+    adapters = False
+
+    def initialize(self) -> None:
+        self.mlp = nn.Sequential(
+            nn.Linear(self.llm_config.hidden_size, 1024, bias=False),
+            nn.ReLU(),
+            nn.Linear(1024, 512, bias=False),
+            nn.ReLU(),
+            nn.Linear(512, 1, bias=False),
+        ).to(self.device)
+
+    def forward(self, forward_outputs, minibatch, tokenized_contexts, **kwargs) -> Tensor:
+        """(contexts, 1)."""
+        return self.mlp(last_hidden_state(forward_outputs))
+
+
+class ReleasedFrozenCritic(FrozenCritic):
+    """The same on the last position of the right-padded batch.
+
+    PAPER-DIFF(19): the released critic reads there, which is padding for every prompt but the longest ones, so that
+    values depend on what else is in the batch. For comparison only.
+    """
+
+    right_padded = True

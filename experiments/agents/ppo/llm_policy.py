@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from experiments.agents.ppo.action_scores import SCORE_RULES, candidate_outputs, log_policy
-from experiments.agents.ppo.heads import ActionHead, ValueHead
+from experiments.agents.ppo.heads import ActionHead, FrozenCritic, ReleasedFrozenCritic, ValueHead
 from experiments.errors import UserError
 
 VALUE, ACTION_LOGITS = "value", "action_logits"
+FROZEN_CRITICS = {"last_token": FrozenCritic, "last_position": ReleasedFrozenCritic}
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,19 @@ class LLMPolicy:
         temperature: divides the scores.
         action_heads: number of actions of the MLP that replaces scoring; None scores candidates.
         detach_value: True keeps the value's gradient out of the LLM.
+        frozen_critic: a name of `FROZEN_CRITICS` for TWOSOME's critic; None for the value head.
     """
 
     score_rule: str = "sum"
     temperature: float = 1.0
     action_heads: int | None = None
     detach_value: bool = False
+    frozen_critic: str | None = None
 
     def module_functions(self) -> dict[str, Any]:
         """The heads to register with lamorel."""
+        if self.frozen_critic is not None:
+            return {VALUE: FROZEN_CRITICS[self.frozen_critic]()}
         heads: dict[str, Any] = {VALUE: ValueHead(detach=self.detach_value)}
         if self.action_heads is not None:
             heads[ACTION_LOGITS] = ActionHead(self.action_heads)

@@ -75,16 +75,27 @@ class LLMPPOAgent(BasePPOAgent):
         return decide(self.caller, self.policy, observations)
 
     def _minibatch_step(self, samples: Samples) -> dict[str, float]:
+        return self._llm_step(samples)
+
+    def _llm_step(self, samples: Samples, **kwargs: Any) -> dict[str, float]:
+        """One call of the updater; what its LLM processes report, as means over all samples.
+
+        Args:
+            **kwargs: what the updater reads beside the samples.
+        """
         rows = {name: column for name, column in samples._asdict().items() if name != "observations"}
         results = self.caller.update(
             [state.prompt for state in samples.observations],
             [state.candidates for state in samples.observations],
             **rows,
+            **kwargs,
         )
         shares = [result for result in results if result]  # an LLM process without a share reports nothing
         total = sum(share["samples"] for share in shares)
         means = {key: sum(share[key] * share["samples"] for share in shares) / total for key in shares[0]}
-        return {**means, "ratio_error": max(share["ratio_error"] for share in shares), "samples": total}
+        if "ratio_error" in means:
+            means["ratio_error"] = max(share["ratio_error"] for share in shares)
+        return {**means, "samples": total}
 
     def save(self, folder: Path) -> None:
         self.caller.save(str(folder))

@@ -53,6 +53,21 @@ def broadcast_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *,
     return value_loss(values[:, None], old_values[None], returns[None], clip=clip).mean(dim=1)
 
 
+@torch.no_grad()
+def ratio_terms(log_probs: Tensor, old_log_probs: Tensor, *, clip: float) -> dict[str, Tensor]:
+    """What is logged of the ratio of new to old probability, each (B,).
+
+    Returns:
+        `approx_kl` (nats), `clip_fraction` (1 where the ratio lies outside 1 +- clip), `ratio_error` (|ratio - 1|).
+    """
+    distance = (torch.exp(log_probs - old_log_probs) - 1).abs()
+    return {
+        "approx_kl": approximate_kl(log_probs, old_log_probs),
+        "clip_fraction": (distance > clip).to(distance.dtype),
+        "ratio_error": distance,
+    }
+
+
 def approximate_kl(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
     """KL(old || new) by (r - 1) - log r (Schulman 2020, "Approximating KL divergence", k3). (B,), nats."""
     log_ratio = log_probs - old_log_probs

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experiments.agents.ppo.action_scores import entropy
 from experiments.agents.ppo.llm_policy import VALUE, LLMPolicy
-from experiments.agents.ppo.losses import approximate_kl, broadcast_value_loss, policy_loss, value_loss
+from experiments.agents.ppo.losses import broadcast_value_loss, policy_loss, ratio_terms, value_loss
 from experiments.nonfinite import can_be_taken
 from lamorel import BaseUpdater
 
@@ -32,6 +32,16 @@ class PPOUpdateConfig:
     value_loss_coef: float
     max_grad_norm: float
     critic_broadcast: bool
+
+
+@torch.no_grad()
+def add_terms(sums: dict[str, float], terms: dict[str, Tensor]) -> None:
+    """Add the per-sample terms (n,) of a chunk to their sums; of `ratio_error` the largest is kept."""
+    for name, term in terms.items():
+        if name == "ratio_error":
+            sums[name] = max(sums[name], float(term.max()))
+        else:
+            sums[name] += float(term.sum())
 
 
 class PPOUpdater(BaseUpdater):
@@ -115,11 +125,6 @@ class PPOUpdater(BaseUpdater):
             all_old, all_returns = (targets.to(values.device) for targets in value_targets)
             value = broadcast_value_loss(values, all_old, all_returns, clip=clip)
         entropies = entropy(log_policy)
-        with torch.no_grad():
-            distance = (torch.exp(log_probs - old_log_probs) - 1).abs()
-            kl = approximate_kl(log_probs, old_log_probs)
-            clipped = (distance > clip).to(values.dtype)
-            for name, term in zip(TERMS, (policy, value, entropies, kl, clipped), strict=False):
-                sums[name] += float(term.sum())
-            sums["ratio_error"] = max(sums["ratio_error"], float(distance.max()))
+        terms = {"policy_loss": policy, "value_loss": value, "entropy": entropies}
+        add_terms(sums, terms | ratio_terms(log_probs, old_log_probs, clip=clip))
         return policy - self.config.entropy_coef * entropies + self.config.value_loss_coef * value

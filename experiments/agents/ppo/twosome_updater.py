@@ -1,0 +1,161 @@
+"""One gradient step of TWOSOME's actor or critic, run by every LLM process on its share of the step's samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.agents.ppo.action_scores import entropy
+from experiments.agents.ppo.llm_policy import VALUE, LLMPolicy
+from experiments.agents.ppo.losses import policy_loss, ratio_terms, value_loss
+from experiments.agents.ppo.ppo_updater import add_terms
+from experiments.nonfinite import can_be_taken
+from lamorel import BaseUpdater
+
+ACTOR, CRITIC = "actor", "critic"
+ACTOR_TERMS = ("policy_loss", "entropy", "approx_kl", "clip_fraction", "ratio_error")
+
+
+@dataclass(frozen=True)
+class TwosomeUpdateConfig:
+    """Settings of the gradient steps; see configs/base.yaml for their meaning."""
+
+    betas: tuple[float, float]
+    adam_eps: float
+    clip_eps: float
+    entropy_coef: float
+    value_loss_coef: float
+    max_grad_norm: float
+    target_kl: float
+
+
+class TwosomeUpdater(BaseUpdater):
+    """Two optimisers: AdamW over the LoRA weights, Adam over the critic's MLP; learning rates come with every step.
+
+    PAPER-DIFF(18): the released code clips the actor's gradient together with what is left of the critic's, and its
+    critic's optimiser holds the LoRA weights as well; here each optimiser has, and clips, its own parameters.
+    """
+
+    actor: torch.optim.AdamW
+    critic: torch.optim.Adam
+
+    def __init__(self, config: TwosomeUpdateConfig, policy: LLMPolicy) -> None:
+        super().__init__()
+        self.config = config
+        self.policy = policy
+
+    def setup(self) -> None:
+        """Make both optimisers before a checkpoint may be loaded into them."""
+        module = self._llm_module.module
+        options: dict[str, Any] = {"betas": self.config.betas, "eps": self.config.adam_eps}
+        adapters = [parameter for parameter in module._LLM_model.parameters() if parameter.requires_grad]
+        self.actor = torch.optim.AdamW(adapters, weight_decay=0.0, **options)
+        self.critic = torch.optim.Adam(module._module_functions.parameters(), **options)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"actor": self.actor.state_dict(), "critic": self.critic.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.actor.load_state_dict(state["actor"])
+        self.critic.load_state_dict(state["critic"])
+
+    def perform_update(
+        self, contexts: list[str], candidates: list[list[str]], _current_batch_ids: Any, **kwargs: Any
+    ) -> dict[str, float]:
+        """One gradient step on this share.
+
+        A loss that is not finite in any process makes all gradients so in every process, and none takes the step.
+
+        Args:
+            **kwargs: `part` (ACTOR or CRITIC), `lr`, and tensors (M,) of the step's samples: `actions`, `old_log_probs`
+                and `advantages` for the actor, `old_values` and `returns` for the critic.
+
+        Returns:
+            of the actor means over the share of `ACTOR_TERMS`, and `dropped`, 1 where the KL divergence of all samples
+            exceeds `target_kl`, so that the step was not taken; of the critic `value_loss`. Of both the share's size
+            `samples`, the loss, and the gradient norm before clipping.
+        """
+        optimizer = {ACTOR: self.actor, CRITIC: self.critic}[kwargs["part"]]
+        for group in optimizer.param_groups:
+            group["lr"] = kwargs["lr"]
+        self.actor.zero_grad(set_to_none=True)
+        self.critic.zero_grad(set_to_none=True)
+        rows = {name: row[_current_batch_ids] for name, row in kwargs.items() if isinstance(row, Tensor)}
+        if optimizer is self.actor:
+            report = self._actor_gradient(contexts, candidates, **rows)
+        else:
+            report = self._critic_gradient(contexts, **rows)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
+        if can_be_taken(report["loss"], grad_norm) and not report.get("dropped"):
+            optimizer.step()
+        return {**report, "grad_norm": grad_norm, "samples": float(len(contexts))}
+
+    def _actor_gradient(
+        self,
+        contexts: list[str],
+        candidates: list[list[str]],
+        *,
+        actions: Tensor,
+        old_log_probs: Tensor,
+        advantages: Tensor,
+        **_: Tensor,
+    ) -> dict[str, float]:
+        """Back-propagate the clipped surrogate and the entropy bonus; the tensors are (n,), of the share."""
+        sums = dict.fromkeys(ACTOR_TERMS, 0.0)
+        self.accumulate(
+            partial(self._actor_losses, sums=sums),
+            self.policy.policy_keys,
+            contexts,
+            candidates,
+            texts=candidates,
+            actions=actions,
+            old_log_probs=old_log_probs,
+            advantages=advantages,
+        )
+        means = {name: total if name == "ratio_error" else total / len(contexts) for name, total in sums.items()}
+        # One decision of all processes: each knows the divergence of its own share alone.
+        kl = float(self._llm_module.mean_over_batch(torch.tensor([means["approx_kl"]], dtype=torch.float64)))
+        loss = means["policy_loss"] - self.config.entropy_coef * means["entropy"]
+        return {**means, "loss": loss, "dropped": float(kl > self.config.target_kl)}
+
+    def _actor_losses(
+        self,
+        outputs: list[dict[str, Tensor]],
+        *,
+        sums: dict[str, float],
+        texts: list[list[str]],
+        actions: Tensor,
+        old_log_probs: Tensor,
+        advantages: Tensor,
+    ) -> Tensor:
+        """(n,) losses of a chunk of samples; adds up what is logged."""
+        log_policy = self.policy.log_probs(outputs, texts)
+        log_probs = log_policy.gather(1, actions[:, None])[:, 0]
+        policy = policy_loss(log_probs, old_log_probs, advantages, clip=self.config.clip_eps)
+        entropies = entropy(log_policy)
+        terms = {"policy_loss": policy, "entropy": entropies}
+        add_terms(sums, terms | ratio_terms(log_probs, old_log_probs, clip=self.config.clip_eps))
+        return policy - self.config.entropy_coef * entropies
+
+    def _critic_gradient(
+        self, contexts: list[str], *, old_values: Tensor, returns: Tensor, **_: Tensor
+    ) -> dict[str, float]:
+        """Back-propagate the clipped value loss; the tensors are (n,), of the share.
+
+        All samples are of one call: the frozen model keeps no graph, and `last_position` reads what a call pads.
+        """
+        outputs = self._llm_module([VALUE], contexts=contexts, require_grad=True)
+        values = self.policy.values(outputs)
+        targets = (row.to(values.device) for row in (old_values, returns))
+        value = value_loss(values, *targets, clip=self.config.clip_eps).mean()
+        loss = self.config.value_loss_coef * value
+        with self._llm_module.one_exchange():
+            loss.backward()
+            if not torch.isfinite(loss):
+                self._llm_module.spoil_gradients()
+        return {"value_loss": value.item(), "loss": loss.item()}

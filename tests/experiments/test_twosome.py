@@ -1,0 +1,186 @@
+"""TWOSOME's learning: its schedule by hand, and training end to end with a tiny LLM."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from experiments.agents.ppo.twosome_schedule import TwosomeSchedule
+from experiments.errors import UserError
+from experiments.experiment_paths import ExperimentPaths
+from experiments.llm_side import open_llm_agent
+from experiments.post_training_tests import run_tests
+from experiments.train_language_agent import train
+from experiments.training_run import TrainingRun
+from tests.experiments.conftest import make_config
+from tests.experiments.test_training import elsewhere, logs_without_time, paths_of
+
+TOY = [
+    "rl_script_args.env_packages=[tests.experiments.toy_text_env]",
+    "rl_script_args.name_environment=ToyKitchen-v0",
+    "rl_script_args.max_episode_steps=null",
+    "rl_script_args.prompter=environment",
+]
+TWOSOME = [  # 32 frames an update: 4 critic steps of 8 samples, 4 actor steps of 2 minibatches of 4
+    "rl_script_args.method=twosome",
+    "rl_script_args.score_rule=word",
+    "rl_script_args.reward_scale=1",
+    "rl_script_args.twosome.actor_minibatches=8",
+    "rl_script_args.twosome.gradient_accumulation=2",
+    "rl_script_args.twosome.actor_lr=1e-2",
+    "rl_script_args.twosome.critic_lr=1e-3",
+]
+
+
+def lora(*targets, r=4):
+    return f"lamorel_args.llm_args.lora={{r: {r}, alpha: 8, target_modules: [{', '.join(targets)}]}}"
+
+
+def causal(tiny_models):
+    return [f"lamorel_args.llm_args.model_path={tiny_models / 'llama'}", "lamorel_args.llm_args.model_type=causal"]
+
+
+@pytest.fixture
+def twosome(small, tiny_models):
+    """Overrides of a run of seconds: a decoder-only LLM in an environment with prompts of its own."""
+    return [*small, *causal(tiny_models), *TOY, *TWOSOME, lora("q_proj", "v_proj")]
+
+
+def schedule(**changes):
+    """Of 3 updates, 8 actor and 2 critic minibatches."""
+    settings = TwosomeSchedule(
+        actor_lr=1.0, critic_lr=1.0, linear_lr_decay=True, warmup_updates=0, updates=3, actor_minibatches=8,
+        critic_minibatches=2, gradient_accumulation=3, normalize_advantages="batch",
+    )  # fmt: skip
+    return dataclasses.replace(settings, **changes)
+
+
+class TestSchedule:
+    def test_rates_fall_to_a_last_step_of_the_decay(self):
+        # CleanRL: 1 - (update - 1) / updates
+        assert [schedule().rate(update) for update in (1, 2, 3)] == pytest.approx([1, 2 / 3, 1 / 3])
+        assert [schedule(linear_lr_decay=False).rate(update) for update in (1, 2, 3)] == [1, 1, 1]
+
+    def test_rates_begin_to_fall_after_the_warm_up(self):
+        warm = schedule(warmup_updates=2)
+        assert [warm.warms_up(update) for update in (1, 2, 3, 4, 5)] == [True, True, False, False, False]
+        assert [warm.rate(update) for update in (1, 2, 3, 4, 5)] == pytest.approx([1, 1, 1, 2 / 3, 1 / 3])
+
+    def test_samples_of_the_steps(self):
+        order = np.array([4, 2, 0, 9, 7, 1, 8, 3, 5, 6])  # 10 samples: minibatches of 2, 2, 1, 1, 1, 1, 1, 1
+        critic = [step.tolist() for step in schedule().critic_steps(order)]
+        assert critic == [[4, 2, 0, 9, 7], [1, 8, 3, 5, 6]]
+        actor = [[part.tolist() for part in step] for step in schedule().actor_steps(order)]
+        assert actor == [[[4, 2], [0, 9], [7]], [[1], [8], [3]], [[5], [6]]]  # the last step has fewer
+
+    def test_normalised_advantages(self):
+        advantages, parts = torch.tensor([1.0, 3.0, 10.0, 30.0]), [np.array([1, 0]), np.array([2, 3])]
+        # of each pair mean 2 and 20, unbiased deviation sqrt 2 and 10 sqrt 2: +-1 / sqrt 2
+        found = schedule(normalize_advantages="minibatch").normalized(advantages, parts)
+        torch.testing.assert_close(found, torch.tensor([1.0, -1.0, -1.0, 1.0]) / 2**0.5)
+        # of all: mean 11, squares 100 + 64 + 1 + 361 = 526, over 3: deviation sqrt(526 / 3) = 13.2413
+        found = schedule().normalized(advantages, parts)
+        torch.testing.assert_close(found, torch.tensor([-8.0, -10.0, -1.0, 19.0]) / 13.2413, rtol=1e-5, atol=0)
+        found = schedule(normalize_advantages="none").normalized(advantages, parts)
+        assert found.tolist() == [3, 1, 10, 30]
+        # U5: a minibatch of equal advantages teaches nothing
+        same = schedule(normalize_advantages="minibatch").normalized(torch.tensor([5.0, 5.0]), [np.array([0, 1])])
+        assert same.tolist() == [0, 0]
+
+    def test_a_configuration_makes_it(self, twosome):
+        warm = ["rl_script_args.twosome.critic_warmup_steps=33", "rl_script_args.num_steps=100"]
+        config = make_config([*twosome, *warm])
+        made = TwosomeSchedule.of(config.rl)
+        assert (made.warmup_updates, made.updates) == (2, 4)  # of 32 frames, rounded up
+        assert (made.actor_minibatches, made.critic_minibatches, made.gradient_accumulation) == (8, 4, 2)
+        assert config.training_frames == 64 + 100
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["lamorel_args.llm_args.lora=null"], r"lora=\{r: 8, alpha: 16, target_modules: \[q_proj, v_proj\]\}"),
+        (["rl_script_args.use_action_heads=true"], "use_action_heads=true: method=twosome has nothing of the kind"),
+        (["rl_script_args.critic_broadcast=true"], "critic_broadcast=true"),
+        (["rl_script_args.detach_value=true"], "detach_value=true"),
+        (["rl_script_args.twosome.actor_lr=0"], r"twosome\.actor_lr=0.0: give a number above 0"),
+        (["rl_script_args.twosome.critic_warmup_steps=-1"], "critic_warmup_steps=-1: give a number of at least 0"),
+        (["rl_script_args.twosome.gae_lambda=1.5"], "gae_lambda=1.5"),
+        (["rl_script_args.twosome.actor_minibatches=33"], "actor_minibatches=33: an update has 32 frames"),
+        (["rl_script_args.twosome.critic_minibatches=40"], "critic_minibatches=40: an update has 32 frames"),
+        (["rl_script_args.twosome.gradient_accumulation=9"], "an epoch has 8 actor_minibatches"),
+        (
+            ["rl_script_args.twosome.actor_minibatches=17", "rl_script_args.twosome.normalize_advantages=minibatch"],
+            "one sample alone has no standard deviation, and 32 frames make 17 actor_minibatches",
+        ),
+        (
+            [
+                "rl_script_args.twosome.critic_reads=last_position",
+                "lamorel_args.distributed_setup_args.n_llm_processes=2",
+            ],
+            "n_llm_processes=1",
+        ),
+        (
+            ["rl_script_args.twosome.critic_reads=last_position", "lamorel_args.llm_args.model_type=seq2seq"],
+            "model_type=causal",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(twosome, overrides, message):
+    with pytest.raises(UserError, match=message):
+        make_config([*twosome, *overrides])
+
+
+def saved_tensors(paths):
+    """Everything learnt that a checkpoint holds."""
+    last = paths.models / "last"
+    state = torch.load(last / "optimizer.pt", weights_only=True)
+    moments = {
+        f"{part}.{number}.{name}": value
+        for part in ("actor", "critic")
+        for number, values in state[part]["state"].items()
+        for name, value in values.items()
+    }
+    return {**load_file(last / "adapter_model.safetensors"), **load_file(last / "heads.safetensors"), **moments}
+
+
+def assert_same_twosome_run(one, other):
+    pd.testing.assert_frame_equal(logs_without_time(one), logs_without_time(other), check_exact=True)
+    first, second = saved_tensors(one), saved_tensors(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any("lora_B" in name and tensor.any() for name, tensor in first.items())
+
+
+def one_update_per_start(config):
+    paths = ExperimentPaths.of(config)
+    paths.make_writable()
+    with TrainingRun(config, paths, open_llm_agent) as run:
+        run.resume()
+        run.advance()
+        run.checkpoint_if_due()
+        return run.is_complete
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(twosome, tmp_path):
+    """With a warm-up, so that the schedule goes on where it was; and then it is tested."""
+    twosome = [*twosome, "rl_script_args.twosome.critic_warmup_steps=20"]
+    straight = elsewhere(twosome, tmp_path)
+    train(make_config(straight))
+    assert [one_update_per_start(make_config(twosome)) for _ in range(4)] == [False, False, False, True]
+    assert_same_twosome_run(paths_of(twosome), paths_of(straight))
+
+    log = pd.read_csv(paths_of(straight).logs / "log.csv")
+    assert log.frames.tolist() == [32, 64, 96, 128]  # 32 of them of the warm-up, in which there is no actor
+    assert log[["policy_loss", "entropy", "loss", "grad_norm"]].isna().any(axis=1).tolist() == [True, *[False] * 3]
+    assert log.value_loss.notna().all()
+    np.testing.assert_allclose(log.loss[1:], (log.policy_loss - 0.01 * log.entropy + 0.25 * log.value_loss)[1:])
+    with pytest.raises(UserError, match=r"num_steps: was 96, given 160"):  # rates fall to 0 at num_steps
+        train(make_config([*twosome, "rl_script_args.num_steps=160"]))
+
+    run_tests(make_config([*twosome, "rl_script_args.zero_shot=false"]))
+    folder = paths_of(twosome).test_folder("ToyKitchen-v0") / "return_per_episode"
+    assert len(np.load(folder / "no_modification_test.npy")) == 6

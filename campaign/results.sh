@@ -19,6 +19,11 @@
 #GLAM figure: policy_evolution policy_evolution
 #GLAM figure: cloning actions_6
 #GLAM figure: no_distractors zero_shot_no_distractors
+#GLAM figure: twosome_tomato_salad twosome_tomato_salad
+#GLAM figure: twosome_tomato_lettuce_salad twosome_tomato_lettuce_salad
+#GLAM figure: twosome_food_preparation twosome_food_preparation
+#GLAM figure: twosome_entertainment twosome_entertainment
+#GLAM figure: twosome_crossover twosome
 #GLAM needs: *
 #GLAM hours: 0.1
 . slurm/environment.sh

@@ -7,6 +7,7 @@ Beside sbatch's own lines a header holds
                                         its figures, however it ends
     #GLAM repeats: SCRIPT               has the settings of another one under its own name
     #GLAM hours: NUMBER                 of a whole run over all its requeues; a second number is of one without LLM
+    #GLAM hours of GLOB: NUMBER         with an LLM and a first argument like this
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
@@ -31,6 +33,7 @@ class Script:
         about: its first comment.
         figures: (figure, argument) pairs; the argument is None where the script takes none.
         needs, repeats, hours: see above; hours are wall-clock hours of one run, with LLM and without.
+        hours_of: (glob, hours) pairs.
         seeds: of its array; empty where it is none.
         gpus: per node.
         default: of its first argument, where that chooses what it runs; else None. All others are appended to its
@@ -43,6 +46,7 @@ class Script:
     needs: tuple[str, ...]
     repeats: str | None
     hours: tuple[float, float]
+    hours_of: tuple[tuple[str, float], ...]
     seeds: tuple[int, ...]
     nodes: int
     tasks: int
@@ -90,7 +94,8 @@ class Job:
     @property
     def hours(self) -> float:
         """Of one run, by the clock."""
-        return self.script.hours[self.without_llm]
+        own = [hours for glob, hours in self.script.hours_of if fnmatchcase(self.argument or "", glob)]
+        return own[0] if own and not self.without_llm else self.script.hours[self.without_llm]
 
     def arguments(self, overrides: Sequence[str], seeds: Sequence[int]) -> tuple[str, ...]:
         """Of the script: tables and figures are of several seeds, and take no overrides; others have a run per seed."""
@@ -182,6 +187,9 @@ def read_script(path: Path) -> Script:
             needs=tuple(need for line in glam.get("needs", []) for need in line),
             repeats=glam["repeats"][0][0] if "repeats" in glam else None,
             hours=(float(glam["hours"][0][0]), float(glam["hours"][0][-1])),
+            hours_of=tuple(
+                (glob, float(hours)) for glob, hours in re.findall(r"^#GLAM hours of (\S+): ([\d.]+)", text, re.M)
+            ),
             seeds=array_seeds(sbatch.get("array", "")),
             nodes=int(sbatch["nodes"]),
             tasks=int(sbatch["ntasks-per-node"]),

@@ -53,7 +53,7 @@ def hours(campaign: Campaign, steps: Sequence[Step]) -> str:
     for figure, jobs in campaign.figures.items():
         share = [by_title[job.title] for job in in_order(campaign, jobs) if job.title in by_title]
         if all(job.title in by_title for job in jobs) and any(step.seeds for step in share):
-            shares.append(f"#   {figure:20} {_hours(share)}")
+            shares.append(f"#   {figure:28} {_hours(share)}")
     if len(shares) > 1:
         lines += ["# by figure, with what it needs; what several need is counted in each", *shares]
     repeats = [step for step in steps if step.seeds and step.job.script.repeats]

@@ -14,8 +14,18 @@
 #SBATCH --open-mode=append
 #SBATCH --output=campaign/logs/%x_%A_%a.log
 #GLAM figure: cloning actions_6
+#GLAM figure: twosome_tomato_salad twosome_tomato_salad twosome_tomato_salad,score_token twosome_tomato_salad,score_sum
+#GLAM figure: twosome_tomato_lettuce_salad twosome_tomato_lettuce_salad
+#GLAM figure: twosome_tomato_lettuce_salad twosome_tomato_lettuce_salad,score_token
+#GLAM figure: twosome_tomato_lettuce_salad twosome_tomato_lettuce_salad,score_sum
+#GLAM figure: twosome_food_preparation twosome_food_preparation
+#GLAM figure: twosome_food_preparation twosome_food_preparation,score_token twosome_food_preparation,score_sum
+#GLAM figure: twosome_entertainment twosome_entertainment
+#GLAM figure: twosome_entertainment twosome_entertainment,score_token twosome_entertainment,score_sum
+#GLAM figure: twosome_crossover twosome_food_preparation twosome_entertainment
 #GLAM needs: $1
 #GLAM hours: 3 0.2
+#GLAM hours of twosome_*: 1      # 100 episodes
 . slurm/environment.sh
 srun slurm/launch_lamorel.py experiments/post-training_tests.py \
     "experiment=[${1:-actions_6}]" rl_script_args.seed="$SLURM_ARRAY_TASK_ID" "${@:2}"

@@ -15,7 +15,13 @@
 #GLAM figure: generalisation q1_mixed,generalisation q1_mixed,generalisation_pickup_seq_pickup
 #GLAM figure: generalisation q1_mixed,synonym_actions_1 q1_mixed,french
 #GLAM figure: cloning actions_6
+#GLAM figure: twosome_tomato_salad twosome_tomato_salad
+#GLAM figure: twosome_tomato_lettuce_salad twosome_tomato_lettuce_salad
+#GLAM figure: twosome_food_preparation twosome_food_preparation
+#GLAM figure: twosome_entertainment twosome_entertainment
+#GLAM figure: twosome_crossover twosome_food_preparation twosome_entertainment
 #GLAM hours: 25    # of its default; of one test 3 to 6
+#GLAM hours of twosome_*: 1      # 100 episodes
 . slurm/environment.sh
 srun slurm/launch_lamorel.py experiments/post-training_tests.py \
     "experiment=[${1:-q1_mixed,generalisation},zero_shot]" rl_script_args.seed="$SLURM_ARRAY_TASK_ID" "${@:2}"

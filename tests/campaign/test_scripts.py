@@ -10,14 +10,14 @@ from functools import cache
 import pytest
 
 from campaign.plan import in_order
-from campaign.scripts import EVERYTHING, Campaign, array_seeds, read_script
+from campaign.scripts import EVERYTHING, Campaign, Job, array_seeds, read_script
 from experiments.cloning.options import parse_arguments as parse_cloning
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
 from experiments.test_results import parse_arguments as parse_results
 from tests.experiments.conftest import ROOT, make_config
 from tests.experiments.test_docs import FOUND
-from tests.experiments.test_overlays import BASELINES, SELECTIONS, TESTS, TRAINING
+from tests.experiments.test_overlays import BASELINES, CROSSOVER, SELECTIONS, TESTS, TRAINING, TWOSOME_TASKS
 
 CAMPAIGN = Campaign(ROOT / "campaign")
 JOBS = in_order(CAMPAIGN, [job for jobs in CAMPAIGN.figures.values() for job in jobs])
@@ -118,8 +118,7 @@ def expanded(overlays):
 def test_every_overlay_has_a_script():
     used = {part for job in JOBS for part in (*selected(job), *expanded(selected(job)))}
     overlays = {path.stem for path in (ROOT / "configs/experiment").glob("*.yaml")}
-    of_twosome = {name for name in overlays if name.startswith(("twosome", "crossover", "score_", "vector_ppo"))}
-    assert overlays - used == {"demo", "paper", "glam_agent"} | of_twosome
+    assert overlays - used == {"demo", "paper", "twosome", "twosome_agent", "glam_agent"}  # the last two: no figure's
 
 
 def test_every_row_has_a_script():
@@ -140,8 +139,11 @@ def test_every_training_has_a_script_for_each_of_its_agents():
     expected = {(name,) for name in TRAINING} - {("paper",), ("input_type",)}
     expected |= {(name, agent) for name in (*baselines, "input_type") for agent in BASELINES}
     expected |= {("q1_mixed", "npae"), *(("pretraining", agent) for agent in ("aflan", "npae", "npa", "npe"))}
+    expected |= {(task, *agent) for task in TWOSOME_TASKS for agent in ((), ("score_token",), ("score_sum",))}
     assert trained == expected
-    assert {name for test in TESTS for name in test.split(",")} <= {part for job in JOBS for part in selected(job)}
+    assert {name for test in (*TESTS, *CROSSOVER) for name in test.split(",")} <= {
+        part for job in JOBS for part in selected(job)
+    }
     assert SELECTIONS.keys() >= {"q1_drrn", "q1_symbolic"}
 
 
@@ -212,6 +214,7 @@ HEADER = """#!/bin/bash
 #GLAM figure: two a b
 #GLAM needs: other $1
 #GLAM hours: 1.5 0.5   # a comment
+#GLAM hours of c_*: 0.25
 srun x "${1:-a}" "${@:2}"
 """
 
@@ -224,6 +227,8 @@ def test_a_header_is_read(tmp_path):
     assert (found.seeds, found.nodes, found.tasks, found.cpus, found.gpus) == ((1, 4, 5, 6), 3, 2, 8, 4)
     assert (found.figures, found.needs) == ((("one", None), ("two", "a"), ("two", "b")), ("other", "$1"))
     assert found.hours == (1.5, 0.5)
+    assert [Job(found, argument).hours for argument in ("a", "c_1", None)] == [1.5, 0.25, 1.5]
+    assert Job(found, "c_1", without_llm=True).hours == 0.5
     for line in ("#GLAM hours: 1.5 0.5   # a comment\n", "#SBATCH --nodes=3\n", "# About.\n"):
         path.write_text(HEADER.replace(line, ""))
         with pytest.raises(UserError, match="its header cannot be read"):

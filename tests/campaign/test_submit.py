@@ -126,7 +126,7 @@ def test_jobs_without_llm_get_the_cpu_partition_and_no_gpu_constraint(root):
 
 def test_seeds_and_overrides(root):
     overrides = ["lamorel_args.llm_args.dtype=bf16", "rl_script_args.name_experiment=mine"]
-    assert submit.main(["trained", "results:actions_6", "--seeds", "3", "5", "--", *overrides], root) == 0
+    assert submit.main(["trained:actions_6", "results:actions_6", "--seeds", "3", "5", "--", *overrides], root) == 0
     assert [line.rpartition("campaign/")[2] for line in asked(root)] == [
         f"actions_6.sh {' '.join(overrides)}",
         f"trained.sh actions_6 {' '.join(overrides)}",
@@ -158,13 +158,13 @@ def test_what_is_done_is_not_submitted_again(root, capsys):
     for seed in (1, 2):
         ended(root, "actions_6", 5, seed, 0)
         ended(root, "trained", 6, seed, 0 if seed == 1 else 1, ["actions_6"])
-    assert submit.main(["trained"], root) == 0
+    assert submit.main(["trained:actions_6"], root) == 0
     assert asked(root) == ["constraint= --parsable --array=2 campaign/trained.sh actions_6"]
     assert "done already 1 2" in capsys.readouterr().out
     # other arguments are another run
-    assert submit.main(["trained", "--seeds", "1", "--", "rl_script_args.name_experiment=mine"], root) == 0
+    assert submit.main(["trained:actions_6", "--seeds", "1", "--", "rl_script_args.name_experiment=mine"], root) == 0
     assert len(asked(root)) == 3
-    assert submit.main(["trained", "--seeds", "1", "--again", "--without-needs"], root) == 0
+    assert submit.main(["trained:actions_6", "--seeds", "1", "--again", "--without-needs"], root) == 0
     assert asked(root)[3:] == ["constraint= --parsable --array=1 campaign/trained.sh actions_6"]
 
 
@@ -221,16 +221,16 @@ def test_seeds_in_different_jobs_are_waited_for_as_a_whole(campaign):
         return Row("actions_6", (), seed, state, job=f"{job}_{seed}")
 
     def dependency(*rows):
-        return plan(campaign, "trained", rows=rows)[1].dependency()
+        return plan(campaign, "trained:actions_6", rows=rows)[1].dependency()
 
     assert dependency(row(1, "running", 7), row(2, "waiting", 7)) == "aftercorr:7"
     assert dependency(row(1, "running", 7), row(2, "waiting", 8)) == "afterok:7:8"
     assert dependency(row(1, "done", 7), row(2, "running", 8)) == "afterok:8"
     assert dependency(row(1, "done", 7), row(2, "done", 7)) == ""
-    steps = plan(campaign, "trained", rows=[row(1, "failed", 7), row(2, "running", 7)])
+    steps = plan(campaign, "trained:actions_6", rows=[row(1, "failed", 7), row(2, "running", 7)])
     assert steps[0].seeds == (1,)
     # a script without its argument is the one with the default
-    steps = plan(campaign, "trained", rows=[replace(row(1, "done", 9), name="trained")])
+    steps = plan(campaign, "trained:actions_6", rows=[replace(row(1, "done", 9), name="trained")])
     assert (steps[1].seeds, steps[1].done) == ((2,), (1,))
 
 

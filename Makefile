@@ -4,32 +4,35 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: train test test-slow test-browser test-slurm lint types install
+.PHONY: train train-twosome test test-slow test-browser test-slurm lint types install
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make train         the demo: warm-start a tiny LLM, train it by PPO, compare before and after"
-	@echo "make test          unit tests, golden checks, one end-to-end run of each script"
-	@echo "make test-slow     kills, pipelines, rates over thousands of episodes"
-	@echo "make test-browser  the trajectory viewer in a headless browser (installs chromium where apt-get can)"
-	@echo "make test-slurm    campaigns on a SLURM cluster of two nodes on this machine (installs it where apt-get can)"
-	@echo "make lint          ruff and mypy"
+	@echo "make train          the demo: warm-start a tiny LLM, train it by PPO, compare before and after"
+	@echo "make train-twosome  the same for TWOSOME: a LoRA actor over a frozen tiny LLM, in a household task"
+	@echo "make test           unit tests, golden checks, one end-to-end run of each script"
+	@echo "make test-slow      kills, pipelines, rates over thousands of episodes"
+	@echo "make test-browser   the trajectory viewer in a headless browser (installs chromium where apt-get can)"
+	@echo "make test-slurm     campaigns on a SLURM cluster of two nodes on this machine (installs it where apt-get can)"
+	@echo "make lint           ruff and mypy"
 
 install: $(READY)
 
-# The demo: four commands that differ from a real experiment only in the overlay. `make train SEED=2` for another seed.
+# The demos: commands that differ from a real experiment only in the overlay. `make train SEED=2` for another seed.
 SEED ?= 1
-DEMO = experiment=demo rl_script_args.seed=$(SEED)
-TEST = $(BIN)/python experiments/post-training_tests.py $(DEMO) rl_script_args.max_episode_steps=null
+train: DEMO = demo
+train-twosome: DEMO = twosome_demo
+KEYS = experiment=$(DEMO) rl_script_args.seed=$(SEED)
+TEST = $(BIN)/python experiments/post-training_tests.py $(KEYS) rl_script_args.max_episode_steps=null
 
-train: $(READY)
-	$(BIN)/python experiments/make_tiny_llm.py $(DEMO)
+train train-twosome: $(READY)
+	$(BIN)/python experiments/make_tiny_llm.py $(KEYS)
 	$(TEST) rl_script_args.random_agent=true rl_script_args.name_model=random
 	$(TEST) rl_script_args.zero_shot=true
-	$(BIN)/python experiments/train_language_agent.py $(DEMO)
+	$(BIN)/python experiments/train_language_agent.py $(KEYS)
 	$(TEST) rl_script_args.zero_shot=false
-	$(BIN)/python experiments/test_results.py --logs storage/demo/logs --runs '*_seed_$(SEED)' \
-	  --output storage/demo/results_seed_$(SEED)
+	$(BIN)/python experiments/test_results.py --logs storage/$(DEMO)/logs --runs '*_seed_$(SEED)' \
+	  --output storage/$(DEMO)/results_seed_$(SEED)
 
 $(READY): requirements.txt setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -10,10 +10,11 @@ import report
 from hydra import compose, initialize_config_dir
 
 from experiments.configuration import Config, parse_config
-from experiments.experiment_paths import ExperimentPaths
+from experiments.experiment_paths import ExperimentPaths, test_file_stem
 from experiments.hydra_script import CONFIG_DIR
 from experiments.post_training_tests import run_tests
 from experiments.results.intervals import Estimate, wilson
+from experiments.substitutions import NO_MODIFICATION
 from experiments.test_results import main as make_report
 
 LEVEL = "BabyAI-GoToRedBallNoDists-v0"
@@ -80,12 +81,13 @@ def tested(agent: Config, random: Config) -> Learned:
     """Test both."""
     for config in (random, agent):
         run_tests(config)
-    return Learned(_success(agent), _success(random), pd.read_csv(ExperimentPaths.of(agent).logs / "log.csv"))
+    return Learned(success(agent), success(random), pd.read_csv(ExperimentPaths.of(agent).logs / "log.csv"))
 
 
-def _success(config: Config) -> Estimate:
-    folder = ExperimentPaths.of(config).test_folder(LEVEL) / "episodes"
-    episodes = pd.read_csv(folder / "no_modification_test.csv")
+def success(config: Config) -> Estimate:
+    """Success in the configured agent's test."""
+    folder = ExperimentPaths.of(config).test_folder(config.rl.name_environment) / "episodes"
+    episodes = pd.read_csv(folder / f"{test_file_stem(config, NO_MODIFICATION)}.csv")
     return wilson(int(episodes.success.sum()), len(episodes))
 
 

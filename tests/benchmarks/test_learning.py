@@ -46,3 +46,25 @@ def test_a_baseline_learns(monkeypatch, capsys, tmp_path, benchmark, overrides, 
     assert table.startswith("| BabyAI-GoToRedBallNoDists-v0")
     assert row in table
     assert (tmp_path / "learning_curve.png").stat().st_size > 10_000
+
+
+def test_the_twosome_demo_is_measured(monkeypatch, capsys, tmp_path):
+    threads = torch.get_num_threads()
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    small = ["number_envs=2", "frames_per_proc=8", "num_steps=16", "number_episodes=2", "twosome.actor_minibatches=2"]
+    small += [f"tiny_llm.{size}" for size in ("d_model=16", "layers=1", "vocabulary_episodes=2")]
+    given = [f"rl_script_args.{override}" for override in small]
+    output = tmp_path / "learns"
+    monkeypatch.setattr(sys, "argv", ["twosome_learns.py", "--output", str(output), *given])
+    try:
+        benchmark = import_module("twosome_learns")
+        assert benchmark.main() == 1  # what it demands is not reached yet
+        with pytest.raises(SystemExit, match="2"):  # a folder is used once
+            benchmark.main()
+    finally:
+        torch.set_num_threads(threads)
+        for name in ("twosome_learns", "learning", "report"):
+            sys.modules.pop(name, None)
+    table = (output / "table.md").read_text()
+    assert table in capsys.readouterr().out
+    assert "after 16 decisions: success (lower end ≥ 0.1)" in table

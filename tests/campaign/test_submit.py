@@ -244,7 +244,7 @@ def test_hours(campaign):
     assert hours(campaign, steps) == "# 824 GPU hours and 3 CPU hours in 12 jobs; at most, by campaign/README.md"
     text = hours(campaign, plan(campaign, "cloning", "actions"))
     # three trainings of 8 GPUs, 27, 27 and 40 h; the one of 6 actions is counted in both figures, and once in the total
-    assert "#   actions              1,504 GPU hours" in text
+    assert "#   actions                      1,504 GPU hours" in text
     assert text.startswith("# 1,896 GPU hours")  # 824 + 2 x 8 x (27 + 40)
     text = hours(campaign, plan(campaign, "model_size", "actions_6.sh"))
     assert "432 GPU hours and 0 CPU hours repeat a setting under another name (model_size_large = actions_6)" in text

@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 
 from tests.virtualhome_text.states import ENTERTAINMENT, FOOD, distances, played, reachable
 from virtualhome_text import FoodPreparation
+from virtualhome_text.household import Household
 
 BOTH = pytest.mark.parametrize("level", [FOOD, ENTERTAINMENT])
 SHORTEST = {FOOD: [4, 6, 5, 8, 7, 9], ENTERTAINMENT: [0, 7, 13, 1, 4, 9, 5, 10, 0, 8, 15]}
@@ -198,6 +199,23 @@ def test_an_item_can_be_grabbed_through_the_table_it_lies_on():
     assert observation.tolist()[4:8] == [1, 0, 0, 1]  # seen, not close itself, on the table
     observation, *_, info = played(ENTERTAINMENT, [*on_the_table, 8, 6, 9])
     assert (info["succeed"], observation.tolist()[4:8]) == (True, [1, 1, 1, 0])
+
+
+def test_the_microwave_opens_to_a_free_hand_and_closes_without():
+    home = Household({"microwave": "kitchen"}, {"chips": "kitchen", "milk": "kitchen", "pancake": "kitchen"})
+    for name in ("chips", "milk"):
+        assert home.act("walk", (name,))
+        assert home.act("grab", (name,))
+    assert home.act("walk", ("pancake",))
+    assert not home.act("grab", ("pancake",))
+    assert home.act("walk", ("microwave",))
+    assert not home.act("open", ("microwave",))
+    home.microwave_open = True
+    assert home.act("close", ("microwave",))
+    home.microwave_open = True
+    assert home.act("put", ("chips", "microwave"))
+    assert home.act("close", ("microwave",))
+    assert home.act("open", ("microwave",))
 
 
 # --- errors and options

@@ -15,7 +15,7 @@ def frames(level, render_mode):
     env = gym.make(level, render_mode=render_mode).unwrapped
     env.reset()
     episode = env.get_state()
-    for state in reachable(level).values():
+    for state in reachable(level, every_action=True).values():
         env.set_state(episode | {"household": state.household})
         frame = env.render()
         yield what_shows(state.household), frame.tobytes() if render_mode == "rgb_array" else frame

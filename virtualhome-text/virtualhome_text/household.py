@@ -8,7 +8,7 @@ on it. An action that cannot be done changes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 ROOMS = ("kitchen", "bathroom", "bedroom", "living room")
@@ -23,12 +23,10 @@ class Item:
     Attributes:
         room: the room it is tagged with, which is stale while it is carried: the room before the last walk.
         place: AT_HOME, one of HANDS, or the fixture that it was put in or on.
-        beside: fixtures it was put next to; forgotten once it is moved.
     """
 
     room: str
     place: str = AT_HOME
-    beside: set[str] = field(default_factory=set)
 
     @property
     def held(self) -> bool:
@@ -79,13 +77,12 @@ class Household:
         return item.room == self.room
 
     def can_reach(self, name: str) -> bool:
-        """Close in the loose sense that actions ask for: an object also counts through what it was put in, on or by."""
-        if name in self.near or any(name in self.items[other].beside for other in self.near if other in self.items):
-            return True
-        if name not in self.items:
-            return False
-        item = self.items[name]
-        return item.place in self.near or not item.beside.isdisjoint(self.near)
+        """Close in the loose sense that actions ask for: being close to what an item was put in or on is enough.
+
+        VirtualHome also lets a fixture count as close by way of the items put there. Here whoever is close to such an
+        item is close to the fixture as well: walking to the one, or putting it down, always brings the other along.
+        """
+        return name in self.near or (name in self.items and self.items[name].place in self.near)
 
     def act(self, verb: str, names: tuple[str, ...]) -> bool:
         """Do what an action says to the things it names. False: it cannot be done, and nothing has changed."""
@@ -113,7 +110,6 @@ class Household:
         self.facing_tv = False
         for name in held:
             self.items[name].room = before
-            self.items[name].beside.clear()
         return True
 
     def _grab(self, name: str) -> bool:
@@ -121,9 +117,7 @@ class Household:
         free = self._free_hands()
         if item.held or not self.can_reach(name) or not free:
             return False
-        if item.place == "coffee table":
-            self.near.add(item.place)
-        self.items[name] = Item(self.room, free[0])
+        item.place = free[0]
         self.near.add(name)
         return True
 
@@ -134,8 +128,6 @@ class Household:
         if destination == "microwave" and not self.microwave_open:
             return False
         item.place = destination
-        item.beside.add(destination)
-        self.near.add(destination)
         return True
 
     def _open(self, name: str) -> bool:
@@ -179,7 +171,7 @@ class Household:
 
     def get_state(self) -> dict[str, Any]:
         """JSON-able; equal for equal states."""
-        items = {name: asdict(item) | {"beside": sorted(item.beside)} for name, item in self.items.items()}
+        items = {name: asdict(item) for name, item in self.items.items()}
         flags = {name: getattr(self, name) for name in self.FLAGS}
         return {"room": self.room, "near": sorted(self.near), "items": items, **flags}
 
@@ -187,8 +179,6 @@ class Household:
         """Take over a state of `get_state`, from a household with the same objects."""
         self.room = state["room"]
         self.near = set(state["near"])
-        self.items = {
-            name: Item(item["room"], item["place"], set(item["beside"])) for name, item in state["items"].items()
-        }
+        self.items = {name: Item(**item) for name, item in state["items"].items()}
         for name in self.FLAGS:
             setattr(self, name, state[name])

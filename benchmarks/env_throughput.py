@@ -16,12 +16,15 @@ import gymnasium as gym
 import numpy as np
 
 import babyai_text
+import overcooked_text  # noqa: F401 (registers its tasks)
 import virtualhome_text  # noqa: F401 (registers its tasks)
 from babyai_text.quiet import silence
 
 LEVEL = "BabyAI-GoToLocal-v0"
 LEAST_RATIO = 0.6
 LEAST_STEPS = {  # per second
+    "OvercookedText-TomatoSalad-v0": 2_000,  # macro-actions
+    "OvercookedText-TomatoLettuceSalad-v0": 2_000,
     "VirtualHomeText-FoodPreparation-v0": 10_000,
     "VirtualHomeText-Entertainment-v0": 10_000,
 }

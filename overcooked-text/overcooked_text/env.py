@@ -98,8 +98,9 @@ class OvercookedEnv(gym.Env[np.ndarray, Any]):
         """Raises ResetNeeded without a running episode, ValueError on an action that is no id of the task."""
         if self._over:
             raise gym.error.ResetNeeded("there is no running episode: call reset before step")
+        action = self._checked(action)
         reward, discount, terminated, self.duration = 0.0, 1.0, False, 0
-        for event in macro_action(self.kitchen, self._checked(action), self.view_radius):
+        for event in macro_action(self.kitchen, action, self.view_radius):
             reward += discount * (self.earned[event] - self.step_cost)
             discount *= GAMMA
             self.duration += 1

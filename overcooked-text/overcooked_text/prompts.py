@@ -78,7 +78,7 @@ def _agent(task: Task, facts: Facts) -> str:
 
 
 def _goal(task: Task) -> str:
-    return f"Your goal is to serve a bowl that contains only chopped {_listed(task.recipe)}."
+    return f"Your goal is to serve this dish: a bowl that contains only chopped {_listed(task.recipe)}."
 
 
 def _told(thing: Thing) -> str:

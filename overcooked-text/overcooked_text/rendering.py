@@ -26,7 +26,7 @@ def write(kitchen: Kitchen, steps: int, max_steps: int) -> str:
 
     A bowl's contents follow its letter; a food that is not chopped yet has a mark for each chop.
     """
-    rows = ["".join(_symbols(kitchen, (x, y)).ljust(5) for y in range(SIZE)).rstrip() for x in range(SIZE)]
+    rows = ["".join(_symbols(kitchen, (x, y)).ljust(6) for y in range(SIZE)).rstrip() for x in range(SIZE)]
     return "\n".join([*rows, "", LEGEND, f"step {steps} of {max_steps}"])
 
 

@@ -127,7 +127,7 @@ def _test_tables(
     if _chosen(selection, "table", "returns", has_data, "no test that tells discounted returns", missing):
         table = returns_table(with_returns)
         text = write_table(selection.output, "returns", table.short, table.full)
-        print(f"mean ± standard deviation over episodes, 95% intervals in brackets\n{text}")
+        print(f"95% intervals in brackets, standard deviations over episodes\n{text}")
     if selection.asks_for(["tasks"]):
         numbers = task_table(tests, level, titles, missing)
         reason = "no test of a Mixed level among the runs"

@@ -54,8 +54,8 @@ def returns_table(tests: Sequence[PlayedTest]) -> ResultsTable:
         discounted, length = episodes.discounted_return.to_numpy(), episodes.primitive_steps.to_numpy()
         return {
             COLUMN_SUCCESS: _success(episodes),
-            "discounted return": f"{discounted.mean():.3f} ± {discounted.std():.3f}",
-            "its mean": str(bootstrap_mean(discounted)),
+            "mean discounted return": str(bootstrap_mean(discounted)),
+            "its std": f"{discounted.std():.3f}",
             "primitive steps": f"{length.mean():.1f} ± {length.std():.1f}",
         }
 

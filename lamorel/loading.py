@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,12 +139,14 @@ def seeded(seed: int, stream: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars where nobody watches them: they fill log files."""
+    """No progress bars where nobody watches them, as they fill log files; no word on how peft calls transformers."""
     was_enabled = transformers_logging.is_progress_bar_enabled()
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
     finally:
         if was_enabled:
             transformers_logging.enable_progress_bar()

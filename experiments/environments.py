@@ -25,6 +25,7 @@ from experiments.configuration import RLScriptArgs
 from experiments.errors import UserError
 from experiments.prompters import prompter_factory
 from experiments.storage import StorageError
+from experiments.substitutions import OTHER_GOAL
 
 # The level's own number (babyai_text, minigrid): only another value is passed on, so that levels without distractors,
 # and levels whose id fixes their number (GoToLocalS8N4), keep theirs.
@@ -61,11 +62,32 @@ def check_environment(rl: RLScriptArgs) -> None:
     observation, info = env.reset()
     if rl.symbolic_ppo:
         _check_symbolic_view(rl.name_environment, observation)
+    _check_options_fit(rl, observation, info)
     prompter = prompter_factory(rl)()
     prompter.reset(mission(observation))
     prompter.observe(observation, info)  # the prompter must find what it needs, here and not after the model is loaded
     prompter.state()
     env.close()
+
+
+def _check_options_fit(rl: RLScriptArgs, observation: Any, info: dict[str, Any]) -> None:
+    """What works in BabyAI's levels, or with a fixed list of actions, is refused elsewhere."""
+    offers = rl.prompter == "environment" and "actions" in info
+    for key, does_not_fit, reason in (
+        ("bot", rl.bot and not is_minigrid(rl.name_environment), "the bot plays BabyAI's levels"),
+        ("tests", OTHER_GOAL in rl.tests and not mission(observation), f"{OTHER_GOAL} needs a mission"),
+        ("modified_action_space", rl.modified_action_space and offers, "the environment names its actions itself"),
+        (
+            "use_action_heads",
+            rl.use_action_heads and offers,
+            "it offers other actions in other states, they are scored",
+        ),
+        ("language", rl.language != "english" and rl.prompter == "environment", "it writes its prompts itself"),
+    ):
+        if does_not_fit:
+            raise UserError(
+                f"rl_script_args.{key}={getattr(rl, key)}: {reason}, so that it cannot be had in {rl.name_environment}"
+            )
 
 
 def _check_symbolic_view(level: str, observation: Any) -> None:

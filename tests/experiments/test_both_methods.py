@@ -9,6 +9,7 @@ import pytest
 
 from experiments.agents.random_agent import RandomAgent
 from experiments.environments import check_environment
+from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
 from experiments.playing import play_episodes
 from experiments.post_training_tests import run_tests
@@ -156,3 +157,21 @@ def test_twosomes_agent_in_babyai_text(tiny, tiny_models, tmp_path):
     columns = [name.replace(" ", "_") for name in config.rl.action_space]
     assert np.allclose(probes[columns].sum(axis=1), 1, atol=1e-5)
     assert (probes[columns] > 0).all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["random_agent=false", "bot=true"],
+            "bot=True: the bot plays BabyAI's levels, so that it cannot be had in Over",
+        ),
+        (["tests=[other_goal_test]"], "tests=.*: other_goal_test needs a mission"),
+        (["modified_action_space=true", "new_action_space=[act]"], "modified_action_space=True: the environment names"),
+        (["use_action_heads=true"], "use_action_heads=True: it offers other actions in other states"),
+        (["language=french"], "language=french: it writes its prompts itself"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_begins(overrides, message):
+    with pytest.raises(UserError, match=f"^rl_script_args.{message}"):
+        make("twosome_tomato_salad,random", *(f"rl_script_args.{override}" for override in overrides))

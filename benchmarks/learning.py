@@ -49,12 +49,13 @@ def arguments(description: str, *, frames: int, output: str) -> argparse.Namespa
     return parser.parse_args()
 
 
-def configure(args: argparse.Namespace, name: str, keys: Mapping[str, Any]) -> Config:
+def configure(args: argparse.Namespace, name: str, keys: Mapping[str, Any], *, overlay: str | None = None) -> Config:
     """What the scripts would read.
 
     Args:
         name: of the model, in the experiment's id.
         keys: of `rl_script_args`, beside those that follow from the command line.
+        overlay: of configs/experiment, which then chooses the level.
     """
     rl = {
         "seed": args.seed,
@@ -62,13 +63,14 @@ def configure(args: argparse.Namespace, name: str, keys: Mapping[str, Any]) -> C
         "saving_path_logs": args.output / "logs",
         "saving_path_model": args.output / "models",
         "name_model": name,
-        "name_environment": LEVEL,
+        **({} if overlay else {"name_environment": LEVEL}),
         "num_steps": args.frames,
         "number_episodes": args.episodes,
         "tensorboard": "false",
         **keys,
     }
     overrides = [
+        *([f"experiment={overlay}"] if overlay else []),
         "lamorel_args.distributed_setup_args.n_llm_processes=0",
         *(f"rl_script_args.{key}={value}" for key, value in rl.items()),
         *args.overrides,
@@ -91,13 +93,20 @@ def success(config: Config) -> Estimate:
     return wilson(int(episodes.success.sum()), len(episodes))
 
 
-def write_report(args: argparse.Namespace, agent: Config, learned: Learned, rows: Sequence[Sequence[str]]) -> None:
+def write_report(
+    args: argparse.Namespace,
+    agent: Config,
+    learned: Learned,
+    rows: Sequence[Sequence[str]],
+    *,
+    most_minutes: int = MOST_MINUTES,
+) -> None:
     """Print the table, and save it and the learning curve below --output; `rows` are the agent's own."""
     further = [
-        [f"training, minutes (≤ {MOST_MINUTES})", f"{learned.minutes:.1f}"],
+        [f"training, minutes (≤ {most_minutes})", f"{learned.minutes:.1f}"],
         ["training, frames/s", f"{learned.frames / learned.minutes / 60:.0f}"],
     ]
-    table = report.table([LEVEL, ""], [["random: success", str(learned.random)], *rows, *further])
+    table = report.table([agent.rl.name_environment, ""], [["random: success", str(learned.random)], *rows, *further])
     text = (
         f"{table}\n\n{report.machine('cpu', args.threads)}. {args.episodes} test episodes, the same for both, 95% "
         f"Wilson intervals; seed {args.seed}{'; ' + ' '.join(args.overrides) if args.overrides else ''}."

@@ -430,8 +430,14 @@ def _validate_twosome(config: Config) -> None:
 
 
 def _validate_symbolic(rl: RLScriptArgs, complain: Any) -> None:
-    if rl.prompter != "glam":
+    if rl.symbolic.encoder == "film" and rl.prompter != "glam":
         complain("prompter", "Symbolic-PPO has one output for each of action_space, use prompter=glam")
+    if rl.symbolic.encoder == "mlp" and rl.prompter != "environment":
+        complain("prompter", "symbolic.encoder=mlp takes the actions that the environment offers, use environment")
+    if rl.symbolic.encoder == "mlp" and rl.symbolic.recurrence != 1:
+        raise UserError(
+            f"rl_script_args.symbolic.recurrence={rl.symbolic.recurrence}: symbolic.encoder=mlp has no memory, give 1"
+        )
     own, steps = rl.symbolic, rl.symbolic.recurrence
     if steps <= 0:
         raise UserError(f"rl_script_args.symbolic.recurrence={steps}: give a number above 0")

@@ -60,7 +60,9 @@ def check_environment(rl: RLScriptArgs) -> None:
         raise UserError(f"rl_script_args.name_environment={rl.name_environment}: {error}") from error
     env = SeededEpisodes(ReplayState(env), [rl.seed])
     observation, info = env.reset()
-    if rl.symbolic_ppo:
+    if rl.symbolic_ppo and rl.symbolic.encoder == "mlp":
+        _check_vector(rl.name_environment, env)
+    elif rl.symbolic_ppo:
         _check_symbolic_view(rl.name_environment, observation)
     _check_options_fit(rl, observation, info)
     prompter = prompter_factory(rl)()
@@ -96,7 +98,16 @@ def _check_symbolic_view(level: str, observation: Any) -> None:
         found = "no image" if image is None else f"an image of shape {image.shape}, mission {mission(observation)!r}"
         raise UserError(
             f"rl_script_args.name_environment={level}: Symbolic-PPO needs an image of shape {SYMBOLIC_VIEW} and a "
-            f"mission, this level gives {found}: choose a BabyAI level"
+            f"mission, this level gives {found}: choose a BabyAI level, or rl_script_args.symbolic.encoder=mlp"
+        )
+
+
+def _check_vector(level: str, env: gym.Env) -> None:
+    vector, actions = env.observation_space, env.action_space
+    if not isinstance(vector, gym.spaces.Box) or len(vector.shape) != 1 or not isinstance(actions, gym.spaces.Discrete):
+        raise UserError(
+            f"rl_script_args.name_environment={level}: rl_script_args.symbolic.encoder=mlp needs observations that are "
+            f"vectors and numbered actions, this level has {vector} and {actions}: choose another level, or film"
         )
 
 

@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from experiments.agents.ppo.instruction_vocabulary import InstructionVocabulary
+from experiments.agents.ppo.network_file import load_network, save_network
 from experiments.agents.ppo.symbolic_network import CHANNELS, SymbolicNetwork
-from experiments.errors import UserError
 
-NETWORK, VOCABULARY = "network.safetensors", "vocabulary.json"
+VOCABULARY = "vocabulary.json"
 
 
 class SymbolicView(NamedTuple):
@@ -98,7 +97,7 @@ class SymbolicPolicy:
 
     def save(self, folder: Path) -> None:
         """Write `network.safetensors` and `vocabulary.json` (the words in the order of their ids)."""
-        save_file(self.network.state_dict(), folder / NETWORK)
+        save_network(self.network, folder)
         (folder / VOCABULARY).write_text(json.dumps(self.vocabulary.words), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
@@ -107,13 +106,6 @@ class SymbolicPolicy:
         Raises:
             UserError: the network is of another shape.
         """
-        stored, own = load_file(folder / NETWORK), self.network.state_dict()
-        for name in sorted(stored.keys() | own.keys()):
-            shapes = [tuple(tensors[name].shape) if name in tensors else "absent" for tensors in (stored, own)]
-            if shapes[0] != shapes[1]:
-                raise UserError(
-                    f"{folder / NETWORK} is of another network ({name}: {shapes[0]} there, {shapes[1]} here): give the "
-                    "action_space and version it was trained with, or another name_experiment"
-                )
-        self.network.load_state_dict(stored)
+        remedy = "give the action_space and version it was trained with, or another name_experiment"
+        load_network(self.network, folder, remedy)
         self.vocabulary = InstructionVocabulary(json.loads((folder / VOCABULARY).read_text(encoding="utf-8")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,30 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.agents.ppo.action_scores import entropy
 from experiments.agents.ppo.base_ppo_agent import BasePPOAgent, Decision, PPOConfig
-from experiments.agents.ppo.losses import approximate_kl, policy_loss, value_loss
+from experiments.agents.ppo.network_step import NetworkUpdateConfig, gradient_step, make_optimizer
 from experiments.agents.ppo.rollout import Rollout, Samples
 from experiments.agents.ppo.symbolic_policy import SymbolicPolicy, SymbolicView, empty_memory
 from experiments.environments import mission, split_observations
-from experiments.nonfinite import can_be_taken, check_policy
+from experiments.nonfinite import check_policy
 from experiments.prompters import TextState
 
 OPTIMIZER = "optimizer.pt"
-
-
-@dataclass(frozen=True)
-class SymbolicUpdateConfig:
-    """Settings of the gradient step; see configs/base.yaml for their meaning."""
-
-    recurrence: int
-    lr: float
-    betas: tuple[float, float]
-    adam_eps: float
-    clip_eps: float
-    entropy_coef: float
-    value_loss_coef: float
-    max_grad_norm: float
 
 
 class SymbolicPPOAgent(BasePPOAgent):
@@ -44,6 +28,7 @@ class SymbolicPPOAgent(BasePPOAgent):
         envs: vector environment whose observations hold `image` and `mission`.
         action_ids: what the environments are sent for each of the network's actions.
         policy: its network and vocabulary learn.
+        recurrence: steps of a sub-sequence.
     """
 
     name: ClassVar[str] = "symbolic"
@@ -55,18 +40,18 @@ class SymbolicPPOAgent(BasePPOAgent):
         action_ids: Sequence[int],
         policy: SymbolicPolicy,
         config: PPOConfig,
-        update_config: SymbolicUpdateConfig,
+        update_config: NetworkUpdateConfig,
         *,
+        recurrence: int,
         seed: int,
     ) -> None:
         super().__init__(envs, config, seed)
         self.action_ids = np.array(action_ids)
         self.policy = policy
         self.update_config = update_config
+        self.recurrence = recurrence
         self.memory = torch.stack([empty_memory()] * envs.num_envs)  # (N, 2, 128) after the latest decision
-        self.optimizer = torch.optim.Adam(
-            policy.network.parameters(), lr=update_config.lr, betas=update_config.betas, eps=update_config.adam_eps
-        )
+        self.optimizer = make_optimizer(policy.network, update_config)
 
     # -- collect --------------------------------------------------------------------------------------------------
 
@@ -117,7 +102,7 @@ class SymbolicPPOAgent(BasePPOAgent):
 
     def _minibatches(self, frames: int) -> Iterator[np.ndarray]:
         """Index arrays of whole sub-sequences, time-major: a new seeded permutation of them per epoch."""
-        steps, envs = self.update_config.recurrence, self.envs.num_envs
+        steps, envs = self.recurrence, self.envs.num_envs
         # sample t * N + i is step t of environment i; sub-sequences begin at every multiple of `steps`
         starts = np.arange(frames).reshape(-1, envs)[::steps].ravel()
         count = self.config.batch_size // steps
@@ -127,31 +112,10 @@ class SymbolicPPOAgent(BasePPOAgent):
                 yield (np.arange(steps)[:, None] * envs + order[i : i + count]).ravel()
 
     def _minibatch_step(self, samples: Samples) -> dict[str, float]:
-        config = self.update_config
-        actions, old_log_probs, old_values, advantages, returns = (row.to(self.policy.device) for row in samples[1:])
-        unrolled = self.policy.unroll(samples.observations, config.recurrence)
-        log_probs = unrolled.log_probs.gather(1, actions[:, None])[:, 0]
-        policy = policy_loss(log_probs, old_log_probs, advantages, clip=config.clip_eps).mean()
-        value = value_loss(unrolled.values, old_values, returns, clip=config.clip_eps).mean()
-        entropies = entropy(unrolled.log_probs).mean()
-        loss = policy - config.entropy_coef * entropies + config.value_loss_coef * value
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.network.parameters(), config.max_grad_norm)
-        if can_be_taken(loss.item(), grad_norm.item()):
-            self.optimizer.step()
-        with torch.no_grad():
-            distance = (torch.exp(log_probs - old_log_probs) - 1).abs()
-            return {
-                "policy_loss": float(policy),
-                "value_loss": float(value),
-                "entropy": float(entropies),
-                "approx_kl": float(approximate_kl(log_probs, old_log_probs).mean()),
-                "clip_fraction": float((distance > config.clip_eps).float().mean()),
-                "ratio_error": float(distance.max()),
-                "loss": float(loss),
-                "grad_norm": float(grad_norm),
-            }
+        unrolled = self.policy.unroll(samples.observations, self.recurrence)
+        return gradient_step(
+            self.policy.network, self.optimizer, unrolled.log_probs, unrolled.values, samples, self.update_config
+        )
 
     def probabilities(self, states: Sequence[TextState]) -> None:
         """None: it reads no prompts."""

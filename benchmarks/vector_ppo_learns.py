@@ -45,7 +45,8 @@ def main() -> int:
         [f"Vector PPO: success after {learned.frames:,} decisions", str(learned.agent)],
     ]
     write_report(args, vector, learned, rows, most_minutes=MOST_MINUTES)
-    return 0 if success >= LEAST_SUCCESS and learned.minutes <= MOST_MINUTES else 1
+    enough = episodes >= EPISODES and success >= LEAST_SUCCESS
+    return 0 if enough and learned.minutes <= MOST_MINUTES else 1
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
              "max_episode_steps=6"],
             "after 64 frames (≥ 0.9)",
         ),
+        (
+            "vector_ppo_learns",
+            [f"symbolic.{k}" for k in ("number_envs=2", "frames_per_proc=32", "batch_size=16")],
+            "after 64 decisions",
+        ),
     ],
 )  # fmt: skip
 def test_a_baseline_learns(monkeypatch, capsys, tmp_path, benchmark, overrides, row):
@@ -43,7 +48,9 @@ def test_a_baseline_learns(monkeypatch, capsys, tmp_path, benchmark, overrides, 
             sys.modules.pop(name, None)
     table = (tmp_path / "table.md").read_text()
     assert table in capsys.readouterr().out
-    assert table.startswith("| BabyAI-GoToRedBallNoDists-v0")
+    assert table.startswith(
+        "| OvercookedText-TomatoSalad-v0" if "vector" in benchmark else "| BabyAI-GoToRedBallNoDists-v0"
+    )
     assert row in table
     assert (tmp_path / "learning_curve.png").stat().st_size > 10_000
 

@@ -120,6 +120,12 @@ TWOSOME_AGENTS = {
     "glam_agent": {"method": "glam", "score_rule": "sum", "reward_scale": 20, "gae_lambda": 0.99, "epochs": 4,
                    "value_loss_coef": 0.5, "target_kl": None, "lr": 1e-6},
 }  # fmt: skip
+VECTOR_PPO = {"method": "glam", "symbolic_ppo": True, "n_llm_processes": 0, "number_envs": 4, "frames_per_proc": 128,
+              "batch_size": 128, "epochs": 4, "discount": 0.99, "gae_lambda": 0.95, "value_loss_coef": 0.25,
+              "reward_scale": 1, "prompter": "environment"}  # fmt: skip
+VECTOR_PPO = {**TWOSOME, **VECTOR_PPO, "target_kl": None}
+WIDE = {"environment_options": {"view_radius": 10, "chop_reward": 0.1}}  # released: it sees everything
+VECTOR_RATES = {"tomato_salad": 1e-4, "tomato_lettuce_salad": 5e-4, "food_preparation": 1e-3, "entertainment": 1e-3}
 CROSSOVER = {
     "crossover_food_preparation": "twosome_entertainment",
     "crossover_entertainment": "twosome_food_preparation",
@@ -154,6 +160,10 @@ SELECTIONS = {
     **{f"{trained},{test}": {**TWOSOME_TASKS[trained],
                              "name_environment": TWOSOME_TASKS[f"twosome_{test.partition('_')[2]}"]["name_environment"]}
        for test, trained in CROSSOVER.items()},
+    **{f"vector_ppo_{task}": {**VECTOR_PPO, "lr": lr, "seed": TWOSOME_TASKS[f"twosome_{task}"].get("seed", 1),
+                              **(WIDE if "salad" in task else {})}
+       for task, lr in VECTOR_RATES.items()},
+    "twosome_tomato_salad,vector_ppo": {**VECTOR_PPO, "lr": 1e-4},
     "q1_mixed,twosome_agent": {**TRAINING["q1_mixed"],
                                **{key: TWOSOME[key] for key in ("method", "score_rule", "reward_scale", "model_path",
                                                                 "model_type", "dtype", "lora", "add_bos", "epochs")}},
@@ -199,8 +209,17 @@ def test_keys_are_those_of_the_base(path):
     tree = OmegaConf.to_container(OmegaConf.load(path))
     tree.pop("defaults", None)
     lora = {f"lamorel_args.llm_args.lora.{field.name}" for field in dataclasses.fields(LoraArgs)}  # null in the base
-    assert _leaves(tree, "") <= set(known_keys()) | lora
+    options = {leaf for leaf in _leaves(tree, "") if leaf.startswith("rl_script_args.environment_options.")}
+    assert _leaves(tree, "") <= set(known_keys()) | lora | options  # a level's options: see test_options_of_levels
     assert path.read_text().startswith("# @package _global_\n# ")  # what it is stands in the second line
+
+
+@pytest.mark.parametrize("task", ["tomato_salad", "tomato_lettuce_salad"])
+def test_options_of_levels(task):
+    """Those that the baseline's overlay gives are taken by the level."""
+    rl = compose(f"vector_ppo_{task}").rl
+    assert rl.environment_options == {"view_radius": 10, "chop_reward": 0.1}
+    check_environment(rl)
 
 
 def _leaves(node, prefix):
@@ -217,6 +236,7 @@ def test_no_two_training_runs_share_an_id():
     selections += [f"actions_{n},{agent}" for n in (3, 6, 9) for agent in BASELINES]
     selections += ["twosome", *TWOSOME_TASKS, "q1_mixed,twosome_agent"]
     selections += [f"{task},{agent}" for task in TWOSOME_TASKS for agent in TWOSOME_AGENTS]
+    selections += [f"vector_ppo_{task}" for task in VECTOR_RATES]
     ids = {selection: experiment_id(compose(selection)) for selection in selections}
     assert len(set(ids.values())) == len(ids)
 

@@ -58,7 +58,7 @@ def open_agent(symbolic):
 def test_the_published_settings():
     assert OmegaConf.load(ROOT / "configs" / "base.yaml").rl_script_args.symbolic == {
         "number_envs": 64, "frames_per_proc": 40, "recurrence": 20, "batch_size": 1280, "epochs": 4, "lr": 1e-4,
-        "discount": 0.99, "gae_lambda": 0.99,
+        "discount": 0.99, "gae_lambda": 0.99, "encoder": "film",
     }  # fmt: skip
 
 

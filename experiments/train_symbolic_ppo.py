@@ -1,9 +1,11 @@
-"""Train Symbolic-PPO, the paper's baseline that sees the grid's symbols instead of text, in any BabyAI level.
+"""Train a baseline without an LLM: Symbolic-PPO, which sees the grid's symbols instead of text, in any BabyAI level.
 
 The published sizes, 64 environments x 40 steps per update (rl_script_args.symbolic):
     python experiments/train_symbolic_ppo.py rl_script_args.name_model=symbolic \\
         rl_script_args.name_environment=BabyAI-MixedTrainLocal-v0 rl_script_args.num_steps=1500000 \\
         rl_script_args.saving_path_logs=storage/logs rl_script_args.saving_path_model=storage/models
+TWOSOME's baseline, PPO on vectors of numbers instead of text (symbolic.encoder=mlp):
+    python experiments/train_symbolic_ppo.py experiment=vector_ppo_tomato_salad
 The same command again resumes after any interruption. The test of what it learned takes the same keys:
     python experiments/post-training_tests.py rl_script_args.symbolic_ppo=true ...
 

@@ -61,12 +61,12 @@ def gradient_step(
         optimizer.step()
     ratio = ratio_terms(log_probs, old_log_probs, clip=config.clip_eps)
     return {
-        "policy_loss": float(policy),
-        "value_loss": float(value),
-        "entropy": float(entropies),
-        "approx_kl": float(ratio["approx_kl"].mean()),
-        "clip_fraction": float(ratio["clip_fraction"].mean()),
-        "ratio_error": float(ratio["ratio_error"].max()),
-        "loss": float(loss),
-        "grad_norm": float(grad_norm),
+        "policy_loss": policy.item(),
+        "value_loss": value.item(),
+        "entropy": entropies.item(),
+        "approx_kl": ratio["approx_kl"].mean().item(),
+        "clip_fraction": ratio["clip_fraction"].mean().item(),
+        "ratio_error": ratio["ratio_error"].max().item(),
+        "loss": loss.item(),
+        "grad_norm": grad_norm.item(),
     }

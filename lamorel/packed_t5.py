@@ -154,18 +154,24 @@ def _cross_attention(layer: Any, hidden: torch.Tensor, memory: torch.Tensor, see
     contexts, nodes, _ = hidden.shape
     heads, width = attention.n_heads, attention.key_value_proj_dim
     query = attention.q(layer.layer_norm(hidden)).view(contexts, nodes, heads, width)
-    if nodes < width and _is_plain(attention.k) and _is_plain(attention.v) and memory.dtype != torch.float16:
-        to_key, to_value = (m.weight.view(heads, width, -1) for m in (attention.k, attention.v))
+    key, value = _without_disabled(attention.k), _without_disabled(attention.v)
+    if nodes < width and _is_plain(key) and _is_plain(value) and memory.dtype != torch.float16:
+        to_key, to_value = (linear.weight.view(heads, width, -1) for linear in (key, value))
         query = torch.einsum("cnhd,hdm->cnhm", query, to_key).reshape(contexts, nodes * heads, -1)
         scores = torch.baddbmm(seen, query, memory.transpose(1, 2), alpha=attention.scaling)
         looked_at = torch.bmm(scores.softmax(dim=-1, dtype=torch.float32).to(memory.dtype), memory)
         output = torch.einsum("cnhm,hdm->cnhd", looked_at.view(contexts, nodes, heads, -1), to_value)
     else:
-        key, value = (m(memory).view(contexts, -1, heads, width).transpose(1, 2) for m in (attention.k, attention.v))
+        keys, values = (m(memory).view(contexts, -1, heads, width).transpose(1, 2) for m in (key, value))
         output = scaled_dot_product_attention(
-            query.transpose(1, 2), key, value, attn_mask=seen[:, None], scale=attention.scaling
+            query.transpose(1, 2), keys, values, attn_mask=seen[:, None], scale=attention.scaling
         ).transpose(1, 2)
     return hidden + attention.o(output.reshape(contexts, nodes, -1))
+
+
+def _without_disabled(module: Any) -> Any:
+    """The layer inside one of peft whose adapters are disabled: the base model's bits, not just its numbers."""
+    return module.get_base_layer() if getattr(module, "disable_adapters", False) else module
 
 
 def _is_plain(module: torch.nn.Module) -> bool:

@@ -8,14 +8,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import tests.experiments.toy_text_env  # noqa: F401 (registers it)
+from experiments.agents.ppo.llm_policy import VALUE
+from experiments.agents.ppo.twosome_ppo_agent import TwosomePPOAgent
 from experiments.agents.ppo.twosome_schedule import TwosomeSchedule
+from experiments.agents.ppo.twosome_updater import ACTOR, CRITIC
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
-from experiments.llm_side import open_llm_agent
+from experiments.llm_side import make_caller, make_policy, open_llm_agent
 from experiments.post_training_tests import run_tests
 from experiments.train_language_agent import train
 from experiments.training_run import TrainingRun
 from tests.experiments.conftest import make_config
+from tests.experiments.test_launched import LLM_PROCESSES, launch
 from tests.experiments.test_training import elsewhere, logs_without_time, paths_of
 
 TOY = [
@@ -39,14 +44,14 @@ def lora(*targets, r=4):
     return f"lamorel_args.llm_args.lora={{r: {r}, alpha: 8, target_modules: [{', '.join(targets)}]}}"
 
 
-def causal(tiny_models):
-    return [f"lamorel_args.llm_args.model_path={tiny_models / 'llama'}", "lamorel_args.llm_args.model_type=causal"]
+def causal(folder):
+    return [f"lamorel_args.llm_args.model_path={folder}", "lamorel_args.llm_args.model_type=causal"]
 
 
 @pytest.fixture
 def twosome(small, tiny_models):
     """Overrides of a run of seconds: a decoder-only LLM in an environment with prompts of its own."""
-    return [*small, *causal(tiny_models), *TOY, *TWOSOME, lora("q_proj", "v_proj")]
+    return [*small, *causal(tiny_models / "llama"), *TOY, *TWOSOME, lora("q_proj", "v_proj")]
 
 
 def schedule(**changes):
@@ -165,20 +170,111 @@ def one_update_per_start(config):
         return run.is_complete
 
 
+T5 = "lamorel_args.llm_args.model_type=seq2seq"
+GLAM = ["rl_script_args.method=glam", "rl_script_args.score_rule=sum"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "overrides"),
+    [
+        (TOY, [*TWOSOME, lora("q_proj", "v_proj")]),
+        (TOY, [*TWOSOME, lora("q_proj", "v_proj"), "rl_script_args.twosome.critic_reads=last_position"]),
+        (TOY, [*TWOSOME, lora("q_proj", "v_proj"), "lamorel_args.llm_args.dtype=bf16"]),
+        ([], [*TWOSOME, lora("q", "v"), T5]),  # in BabyAI-Text
+        (TOY, [*GLAM, lora("q_proj", "v_proj")]),
+        (TOY, GLAM),
+    ],
+    ids=["TWOSOME", "last_position", "bf16", "TWOSOME+T5+BabyAI-Text", "GLAM+LoRA", "GLAM+all weights"],
+)
+def test_each_method_in_each_kind_of_environment(small, tiny_models, environment, overrides):
+    """By configuration alone; what acts is what learns, and a frozen model stays as it was."""
+    model = [f"lamorel_args.llm_args.model_path={tiny_models / 't5'}"] if T5 in overrides else []
+    config = make_config([*small, *(model or causal(tiny_models / "llama")), *environment, *overrides])
+    half = config.lamorel.llm_args.dtype == "bf16"
+    with open_llm_agent(config) as agent:
+        llm = agent.caller._worker._llm.module._LLM_model
+        before = {name: weight.clone() for name, weight in llm.named_parameters()}
+        for _ in range(2):
+            stats = agent.update(agent.collect_rollout())
+            assert stats["first_ratio_error"] < (0.02 if half else 1e-4)
+            assert np.isfinite(list(stats.values())).all()
+        changed = {name for name, weight in llm.named_parameters() if not torch.equal(weight, before[name])}
+        if config.lamorel.llm_args.lora is None:
+            assert len(changed) == len(before)
+            return
+        trained = {name for name, weight in llm.named_parameters() if weight.requires_grad}
+        assert changed == trained == {name for name in before if "lora_" in name}
+        assert {before[name].dtype for name in trained} == {torch.float32}
+        assert {before[name].dtype for name in before.keys() - trained} == {torch.bfloat16 if half else torch.float32}
+
+
+def test_the_released_critic_depends_on_what_else_is_in_the_batch(twosome):
+    config = make_config([*twosome, "rl_script_args.twosome.critic_reads=last_position"])
+    policy = make_policy(config.rl)
+    prompts = ["Goal of the agent: go to 3", "Goal of the agent: go to 3 \n Observation 0: You see a wall 2 steps left"]
+    with make_caller(config, policy) as caller:
+        longest, shorter = (caller.custom_module_fns([VALUE], [prompt])[0][VALUE] for prompt in prompts[::-1])
+        together = policy.values(caller.custom_module_fns([VALUE], prompts))
+    torch.testing.assert_close(together[1], longest[0, 0])
+    assert abs(together[0] - shorter[0, 0]) > 1e-3
+
+
+def test_steps_that_are_not_finite_are_skipped(twosome, monkeypatch):
+    """Of the critic and of the actor, each by itself; none is taken for a stop of the actor."""
+    original, parts = TwosomePPOAgent._llm_step, []
+
+    def poisoned(self, samples, *, part, lr):
+        parts.append(part)
+        if len(parts) == 2:
+            samples.returns[0] = float("nan")
+        if len(parts) == 6:
+            samples.advantages[0] = float("inf")
+        return original(self, samples, part=part, lr=lr)
+
+    monkeypatch.setattr(TwosomePPOAgent, "_llm_step", poisoned)
+    with open_llm_agent(make_config([*twosome, "rl_script_args.twosome.target_kl=100"])) as agent:
+        stats = agent.update(agent.collect_rollout())
+        assert parts == [CRITIC] * 4 + [ACTOR] * 4
+        assert (stats["gradient_steps"], stats["skipped_gradient_steps"], stats["actor_stopped"]) == (6, 2, 0)
+        assert np.isfinite(list(stats.values())).all()
+        updater = agent.caller._worker._updater
+        assert {state["step"].item() for state in updater.actor.state.values()} == {3}
+        assert {state["step"].item() for state in updater.critic.state.values()} == {3}
+        assert all(torch.isfinite(weight).all() for weight in agent.caller._worker._llm.parameters())
+
+
+@pytest.mark.slow
+def test_two_llm_processes_are_one(twosome, tmp_path):
+    """Divided by samples, with an actor that is stopped; and resumed exactly."""
+    twosome = [*twosome, "rl_script_args.twosome.target_kl=1e-5"]
+    alone, straight = elsewhere(twosome, tmp_path), [*twosome, "rl_script_args.name_model=straight", LLM_PROCESSES]
+    train(make_config(alone))
+    for _ in range(2):  # the second does nothing: it is complete
+        run = launch("train_language_agent.py", straight, tmp_path)
+        assert run.returncode == 0, run.stderr
+    assert one_update_per_start(make_config(twosome)) is False
+    run = launch("train_language_agent.py", [*twosome, LLM_PROCESSES], tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("resumed at update 1") == 1
+    expected = logs_without_time(paths_of(alone))
+    for overrides in (straight, twosome):
+        pd.testing.assert_frame_equal(logs_without_time(paths_of(overrides)), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one(twosome, tmp_path):
     """With a warm-up, so that the schedule goes on where it was; and then it is tested."""
-    twosome = [*twosome, "rl_script_args.twosome.critic_warmup_steps=20"]
+    twosome = [*twosome, "rl_script_args.twosome.critic_warmup_steps=20", "rl_script_args.num_steps=64"]
     straight = elsewhere(twosome, tmp_path)
     train(make_config(straight))
-    assert [one_update_per_start(make_config(twosome)) for _ in range(4)] == [False, False, False, True]
+    assert [one_update_per_start(make_config(twosome)) for _ in range(3)] == [False, False, True]
     assert_same_twosome_run(paths_of(twosome), paths_of(straight))
 
     log = pd.read_csv(paths_of(straight).logs / "log.csv")
-    assert log.frames.tolist() == [32, 64, 96, 128]  # 32 of them of the warm-up, in which there is no actor
-    assert log[["policy_loss", "entropy", "loss", "grad_norm"]].isna().any(axis=1).tolist() == [True, *[False] * 3]
+    assert log.frames.tolist() == [32, 64, 96]  # 32 of them of the warm-up, in which there is no actor
+    assert log[["policy_loss", "entropy", "loss", "grad_norm"]].isna().any(axis=1).tolist() == [True, False, False]
     assert log.value_loss.notna().all()
     np.testing.assert_allclose(log.loss[1:], (log.policy_loss - 0.01 * log.entropy + 0.25 * log.value_loss)[1:])
-    with pytest.raises(UserError, match=r"num_steps: was 96, given 160"):  # rates fall to 0 at num_steps
+    with pytest.raises(UserError, match=r"num_steps: was 64, given 160"):  # rates fall to 0 at num_steps
         train(make_config([*twosome, "rl_script_args.num_steps=160"]))
 
     run_tests(make_config([*twosome, "rl_script_args.zero_shot=false"]))

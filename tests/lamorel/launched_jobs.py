@@ -65,6 +65,15 @@ class Learner(BaseUpdater):
         elif kwargs["way"] == "plain":
             self._plain(contexts, candidates, weights).mean().backward()
             optimizer.step()
+        elif kwargs["way"] == "decided":  # by a number of the whole batch: a step, or none
+            own = self.accumulate(losses, ["__score", "value"], contexts, candidates, weights=weights)
+            ids = torch.tensor(_current_batch_ids, dtype=torch.float64)
+            means = self._llm_module.mean_over_batch(torch.stack([own.double().mean(), ids.mean()]))
+            if means[0] > kwargs["limit"]:
+                optimizer.step()
+            else:
+                optimizer.zero_grad()
+            return {"ids": list(_current_batch_ids), "means": means}
         elif kwargs["way"] == "minibatches":  # more of them where the share is larger
             for i in range(0, len(contexts), 2):
                 some = self._plain(contexts[i : i + 2], candidates[i : i + 2], weights[i : i + 2])
@@ -122,6 +131,15 @@ def run_jobs(caller: Caller, folder: Path) -> dict[str, Any]:
             found[f"sgd {way} {size}"] = all_weights(caller)
             found[f"sgd {way} {size} ids"] = sorted(i for result in results for i in result["ids"])
             caller.load(folder / "start")
+    for size in (5, 2, 1):
+        dropped = _update(caller, size, "sgd", "decided", limit=float("inf"))
+        found[f"means {size}"] = [result["means"] for result in dropped]
+        mean = dropped[0]["means"][0].item()  # that of no process's share alone
+        _update(caller, size, "sgd", "decided", limit=mean + 1e-4)
+        found[f"dropped {size}"] = all_weights(caller)
+        _update(caller, size, "sgd", "decided", limit=mean - 1e-4)
+        found[f"decided {size}"] = all_weights(caller)
+        caller.load(folder / "start")
     _update(caller, 1, "sgd", "plain", trainable=False)
     found["frozen"] = all_weights(caller)
     _update(caller, 5, "sgd", "plain", trainable=True)

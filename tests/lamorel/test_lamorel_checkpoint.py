@@ -184,6 +184,25 @@ def test_an_optimizer_of_other_groups_leaves_everything_as_it_was(t5: Any, tmp_p
         assert_equal(weights(caller), before)
 
 
+def test_an_optimizer_in_an_updaters_own_state_is_checked_by_its_name(t5: Any, tmp_path: Path) -> None:
+    class Named(OwnState):
+        def setup(self) -> None:
+            self.updates, self.adam = 0, torch.optim.Adam(self._llm_module.parameters())
+
+    class OfTheHead(Named):
+        def setup(self) -> None:
+            self.updates, self.adam = 0, torch.optim.Adam(self._llm_module.module._module_functions.parameters())
+
+    with t5.caller(updater=OfTheHead(), functions={"value": Value()}) as caller:
+        caller.save(tmp_path)
+        caller.load(tmp_path)
+    with t5.caller(updater=Named(), functions={"value": Value()}) as caller:
+        before = weights(caller)
+        with pytest.raises(CheckpointError, match=r"parameters per group are \[2\], but \[\d+\] in the live adam"):
+            caller.load(tmp_path)
+        assert_equal(weights(caller), before)
+
+
 def test_trained_weights_beside_an_adapter_are_not_silently_dropped(t5: Any, tmp_path: Path) -> None:
     with t5.caller(lora=LORA["t5"]) as caller:
         caller._worker._llm.module._LLM_model.get_input_embeddings().weight.requires_grad_(True)

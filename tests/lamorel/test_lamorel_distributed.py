@@ -64,6 +64,24 @@ def test_one_step_of_gradient_descent(
     assert launched[f"sgd {way} {size} ids"] == list(range(size))
 
 
+@pytest.mark.parametrize("size", [5, 2, 1])
+def test_processes_decide_by_a_mean_over_the_batch(
+    launched: dict[str, Any], in_process: dict[str, Any], size: int
+) -> None:
+    """With 3 processes and batches of 2 and 1 some have no share."""
+    [expected] = in_process[f"means {size}"]
+    assert expected[1] == (size - 1) / 2  # of the positions 0 .. size - 1
+    for found in launched[f"means {size}"]:
+        assert torch.equal(found, launched[f"means {size}"][0])
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    start = in_process["weights at first"][0]
+    for found in launched[f"dropped {size}"]:
+        assert torch.equal(found, launched["weights at first"][0])
+    [decided] = in_process[f"decided {size}"].unique(dim=0)
+    for found in launched[f"decided {size}"]:
+        assert (found - decided).norm() <= 1e-4 * (decided - start).norm()
+
+
 def test_parameters_that_an_updater_freezes_and_thaws(launched: dict[str, Any], in_process: dict[str, Any]) -> None:
     for name in ("frozen", "thawed"):
         [expected] = in_process[name].unique(dim=0)

@@ -156,6 +156,14 @@ def test_a_failed_update(launch: Callable[..., Launch]) -> None:
             [r"RuntimeError .* parameter _module_functions.unused.weight has no gradient after a backward"],
         ),
         (
+            "mean_of_one",
+            [
+                r"RuntimeError .* mean_over_batch: every LLM process with a share .* \[0, 2\] for shares of \[2, 2\]",
+                r"RuntimeError after 0 s: this Caller is broken: an update failed",
+                "closed",
+            ],
+        ),
+        (
             "hidden_optimizer",
             [
                 r"RuntimeError .* Troubled has an optimizer that another LLM process, which had no share of this",
@@ -165,10 +173,11 @@ def test_a_failed_update(launch: Callable[..., Launch]) -> None:
     ],
 )
 def test_updates_that_would_make_processes_differ(launch: Callable[..., Launch], job: str, expected: list[str]) -> None:
-    run = launch(job, allow_subgraph_use_whith_gradient=False)
+    run = launch(job, allow_subgraph_use_whith_gradient=job != "unused_head")
     process = run.start(run.command())
     lines, _ = finish(process, run)
     assert (lines, process.returncode) == ([], 0)
+    assert len(said(run)) == len(expected), said(run)
     for line, pattern in zip(said(run), expected, strict=True):
         assert re.match(pattern, line), line
 

@@ -43,6 +43,10 @@ class BaseRootSpy(RootSpy):
     adapters = False
 
 
+class PaddedSpy(RootSpy):
+    right_padded = True
+
+
 class LogScore(BaseModuleFunction):
     """A scoring function as upstream scripts write it: log-softmax, padding recognised by id 0."""
 
@@ -142,6 +146,32 @@ def test_upstream_style_scoring_function_equals_score(tiny: Any, whole: bool) ->
             torch.testing.assert_close(output["log"], output["__score"], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("minibatch_size", [1, 2, 100])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+def test_the_last_position_of_the_right_padded_call(tiny_models: Any, family: str, minibatch_size: int) -> None:
+    """As transformers gives it, which counts positions on in the padding, however the call is cut into forwards."""
+    tiny = tiny_models[family]
+    rows = [ids_of(tiny, context) for context in CONTEXTS]
+    width = max(map(len, rows))
+    with tiny.caller(functions={"padded": PaddedSpy()}, minibatch_size=minibatch_size) as caller:
+        pad = caller._worker._llm.module.encoder.pad_id
+        found = [output["padded"][0] for output in caller.custom_module_fns(["padded"], CONTEXTS, CANDIDATES)]
+        alone = [caller.custom_module_fns(["padded"], [context])[0]["padded"][0] for context in CONTEXTS]
+    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    with torch.no_grad():
+        outputs = tiny.plain_model()(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+    for i, expected in enumerate(outputs.hidden_states[-1][:, -1]):
+        torch.testing.assert_close(found[i], expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(alone[i], plain_root(tiny, CONTEXTS[i]), rtol=0, atol=1e-4)  # without company
+    assert (found[0] - alone[0]).abs().max() > 0.1  # a shorter one is read in the padding
+
+
+def test_an_encoder_has_no_right_padded_call(t5: Any) -> None:
+    with t5.caller(functions={"padded": PaddedSpy()}) as caller, pytest.raises(ValueError, match="decoder-only models"):
+        caller.custom_module_fns(["padded"], CONTEXTS)
+
+
 @pytest.mark.parametrize("spies", [(BaseSpy, Spy), (BaseRootSpy, RootSpy)])
 def test_functions_without_adapters_see_the_base_model(tiny_pair: Any, spies: Any) -> None:
     functions = {"base": spies[0](), "tuned": spies[1]()}
@@ -159,6 +189,22 @@ def test_functions_without_adapters_see_the_base_model(tiny_pair: Any, spies: An
             assert not output["base"].requires_grad
             assert output["tuned"].requires_grad
             assert (output["tuned"][0] - expected).abs().max() > 1e-2
+
+
+def test_a_function_without_adapters_sees_what_it_sees_without_any(tiny_pair: Any) -> None:
+    """Bit for bit: a critic on the frozen model has the inputs of the model as it came, whatever the adapters learn."""
+    with tiny_pair.caller(functions={"base": BaseRootSpy()}) as caller:
+        expected = caller.custom_module_fns(["base"], CONTEXTS, CANDIDATES)
+    lora = {"r": 4, "alpha": 8, "target_modules": ["q", "v"] if tiny_pair.family == "t5" else ["q_proj", "v_proj"]}
+    with tiny_pair.caller(functions={"base": BaseRootSpy()}, lora=lora) as caller:
+        before = torch.cat(caller.score(CONTEXTS, CANDIDATES))
+        for name, parameter in caller._worker._llm.module.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.5)
+        found = caller.custom_module_fns(["base"], CONTEXTS, CANDIDATES)
+        assert (torch.cat(caller.score(CONTEXTS, CANDIDATES)) - before).abs().max() > 1e-2
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one["base"], other["base"])
 
 
 def test_heads_are_drawn_from_the_seed_and_leave_other_random_numbers_alone(t5: Any) -> None:

@@ -45,6 +45,8 @@ class Troubled(BaseUpdater):
             self.kept_elsewhere = torch.optim.Adam(self._llm_module.parameters())
         outputs = self._llm_module(["__score"], contexts=contexts, candidates=candidates, require_grad=True)
         torch.stack([output["__score"].sum() for output in outputs]).mean().backward()
+        if kwargs.get("averages") == RANK:
+            self._llm_module.mean_over_batch(torch.zeros(2))
         return "done"
 
 
@@ -122,6 +124,13 @@ def failed_update(caller: Caller) -> None:
     say("closed")
 
 
+def mean_of_one(caller: Caller) -> None:
+    attempt(lambda: caller.update(CONTEXTS, CANDIDATES, averages="2"))
+    attempt(lambda: caller.score(CONTEXTS, CANDIDATES))
+    caller.close()
+    say("closed")
+
+
 def unused_head(caller: Caller) -> None:
     attempt(lambda: caller.update(CONTEXTS, CANDIDATES))
 
@@ -169,7 +178,9 @@ def checkpoint_on_sigterm(caller: Caller) -> None:
 
 
 RUNNING = (loop, updates, late_answer, late_exchange, checkpoint_on_sigterm)
-JOBS = {job.__name__: job for job in (*RUNNING, failed_update, unused_head, hidden_optimizer, closes_early)}
+JOBS = {
+    job.__name__: job for job in (*RUNNING, failed_update, mean_of_one, unused_head, hidden_optimizer, closes_early)
+}
 
 if __name__ == "__main__":
     import hydra

@@ -48,6 +48,8 @@ def test_every_key_of_the_base_is_typed_and_no_other():
         ("symbolic", ["lr=1", "number_envs=8", "nbr_obs=1", "drrn.lr=1"], ["lr", "number_envs"]),
         ("symbolic", ["number_envs=8", "symbolic.number_envs=8", "lr=1", "symbolic.lr=2"], ["lr"]),
         ("llm", ["lr=1", "number_envs=8"], []),
+        ("twosome", ["epochs=2", "number_envs=8", "twosome.lr=1"], ["epochs"]),
+        ("twosome", ["clip_eps=0.1", "twosome.clip_eps=0.1", "normalize_advantages=true"], ["normalize_advantages"]),
     ],
 )
 def test_keys_that_an_agent_has_a_section_for_are_warned_of(agent, overrides, named, caplog):
@@ -55,6 +57,12 @@ def test_keys_that_an_agent_has_a_section_for_are_warned_of(agent, overrides, na
     warn_of_replaced_keys(agent, ["experiment=demo", *full, "~rl_script_args.path"])
     assert [record.args[0] for record in caplog.records] == [f"rl_script_args.{name}" for name in named]
     assert all(record.args[3] == f"rl_script_args.{agent}.{n}" for record, n in zip(caplog.records, named, strict=True))
+
+
+def test_keys_that_twosome_has_under_other_names_are_warned_of(caplog):
+    warn_of_replaced_keys("twosome", ["rl_script_args.lr=1", "rl_script_args.batch_size=8"])
+    own = [record.args[3].removeprefix("rl_script_args.twosome.") for record in caplog.records]
+    assert own == ["actor_lr", "actor_minibatches"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """TWOSOME's learning: its schedule by hand, and training end to end with a tiny LLM."""
 
 import dataclasses
+import importlib
+import random
+from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import tests.experiments.toy_text_env  # noqa: F401 (registers it)
+from experiments.agents.ppo.heads import FrozenCritic
 from experiments.agents.ppo.llm_policy import VALUE
 from experiments.agents.ppo.twosome_ppo_agent import TwosomePPOAgent
 from experiments.agents.ppo.twosome_schedule import TwosomeSchedule
@@ -206,6 +211,45 @@ def test_each_method_in_each_kind_of_environment(small, tiny_models, environment
         assert changed == trained == {name for name in before if "lora_" in name}
         assert {before[name].dtype for name in trained} == {torch.float32}
         assert {before[name].dtype for name in before.keys() - trained} == {torch.bfloat16 if half else torch.float32}
+
+
+def test_the_critic_has_as_many_weights_as_published():
+    """LLaMA-7B's hidden size: 4096 * 1024 + 1024 * 512 + 512 * 1, without biases."""
+    critic = FrozenCritic()
+    critic.llm_config, critic.device = SimpleNamespace(hidden_size=4096), torch.device("cpu")
+    critic.initialize()
+    assert sum(weight.numel() for weight in critic.parameters()) == 4_719_104
+    assert {weight.dtype for weight in critic.parameters()} == {torch.float32}
+    assert [type(layer).__name__ for layer in critic.mlp] == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
+
+
+def test_each_optimiser_has_its_own_parameters(twosome):
+    config = make_config([*twosome, "rl_script_args.beta1=0.8", "rl_script_args.twosome.adam_eps=1e-4"])
+    with open_llm_agent(config) as agent:
+        updater, module = agent.caller._worker._updater, agent.caller._worker._llm.module
+        agent.update(agent.collect_rollout())
+        for optimizer, name, rate in ((updater.actor, "lora_", 1e-2), (updater.critic, "_module_functions.", 1e-3)):
+            [group] = optimizer.param_groups
+            expected = {id(weight) for key, weight in module.named_parameters() if name in key}
+            assert {id(weight) for weight in group["params"]} == expected
+            assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (rate, (0.8, 0.999), 1e-4, 0)
+        assert type(updater.actor) is torch.optim.AdamW
+        assert type(updater.critic) is torch.optim.Adam
+
+
+@pytest.mark.parametrize(
+    ("package", "level"),
+    [("overcooked_text", "OvercookedText-TomatoSalad-v0"), ("virtualhome_text", "VirtualHomeText-FoodPreparation-v0"),
+     ("virtualhome_text", "VirtualHomeText-Entertainment-v0")],
+)  # fmt: skip
+def test_environments_neither_print_nor_seed_anything_global(package, level, capfd):
+    importlib.import_module(package)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    env = gymnasium.make(level)
+    env.reset(seed=5)
+    env.step(0)
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_released_critic_depends_on_what_else_is_in_the_batch(twosome):

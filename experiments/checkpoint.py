@@ -42,6 +42,7 @@ FREE_ON_RESUME = (
     "rl_script_args.saving_path_model",
     "rl_script_args.spm_path",  # the checkpoint holds the model itself, and is refused where the given one differs
     "rl_script_args.checkpoint_every",
+    "rl_script_args.return_discount",  # of tests
     "rl_script_args.max_skipped_gradient_steps",
     "rl_script_args.tensorboard",
     "rl_script_args.wandb",

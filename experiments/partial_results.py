@@ -17,7 +17,8 @@ from experiments.storage import writing
 logger = logging.getLogger("glam")
 
 # beside what a resumed training may differ in: what chooses among results, without changing any
-FREE = (*(set(FREE_ON_RESUME) - {"rl_script_args.num_steps"}), "rl_script_args.tests", "rl_script_args.shown_episodes")
+OF_RESULTS = {"rl_script_args.num_steps", "rl_script_args.return_discount"}
+FREE = (*(set(FREE_ON_RESUME) - OF_RESULTS), "rl_script_args.tests", "rl_script_args.shown_episodes")
 
 
 class PartialResults:

@@ -288,14 +288,16 @@ def test_steps_that_are_not_finite_are_skipped(twosome, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_llm_processes_are_one(twosome, tmp_path):
-    """Divided by samples, with an actor that is stopped; and resumed exactly."""
-    twosome = [*twosome, "rl_script_args.twosome.target_kl=1e-5"]
+@pytest.mark.parametrize("samples", [8, 1])
+def test_two_llm_processes_are_one(twosome, tmp_path, samples):
+    """With an actor that is stopped, and resumed with another number of them; one sample is one process's alone."""
+    steps = [f"rl_script_args.twosome.{part}_minibatches={32 // samples}" for part in ("actor", "critic")]
+    twosome = [*twosome, *steps, "rl_script_args.twosome.gradient_accumulation=1", "rl_script_args.num_steps=64"]
+    twosome += ["rl_script_args.twosome.target_kl=1e-5"]
     alone, straight = elsewhere(twosome, tmp_path), [*twosome, "rl_script_args.name_model=straight", LLM_PROCESSES]
     train(make_config(alone))
-    for _ in range(2):  # the second does nothing: it is complete
-        run = launch("train_language_agent.py", straight, tmp_path)
-        assert run.returncode == 0, run.stderr
+    run = launch("train_language_agent.py", straight, tmp_path)
+    assert run.returncode == 0, run.stderr
     assert one_update_per_start(make_config(twosome)) is False
     run = launch("train_language_agent.py", [*twosome, LLM_PROCESSES], tmp_path)
     assert run.returncode == 0, run.stderr

@@ -15,12 +15,16 @@
 #SBATCH --output=campaign/logs/%x_%A_%a.log
 #GLAM figure: cloning actions_6
 #GLAM figure: twosome_tomato_salad twosome_tomato_salad twosome_tomato_salad,score_token twosome_tomato_salad,score_sum
+#GLAM figure: twosome_tomato_salad vector_ppo_tomato_salad
 #GLAM figure: twosome_tomato_lettuce_salad twosome_tomato_lettuce_salad
+#GLAM figure: twosome_tomato_lettuce_salad vector_ppo_tomato_lettuce_salad
 #GLAM figure: twosome_tomato_lettuce_salad twosome_tomato_lettuce_salad,score_token
 #GLAM figure: twosome_tomato_lettuce_salad twosome_tomato_lettuce_salad,score_sum
 #GLAM figure: twosome_food_preparation twosome_food_preparation
+#GLAM figure: twosome_food_preparation vector_ppo_food_preparation
 #GLAM figure: twosome_food_preparation twosome_food_preparation,score_token twosome_food_preparation,score_sum
 #GLAM figure: twosome_entertainment twosome_entertainment
+#GLAM figure: twosome_entertainment vector_ppo_entertainment
 #GLAM figure: twosome_entertainment twosome_entertainment,score_token twosome_entertainment,score_sum
 #GLAM figure: twosome_crossover twosome_food_preparation twosome_entertainment
 #GLAM needs: $1

@@ -118,14 +118,8 @@ def expanded(overlays):
 def test_every_overlay_has_a_script():
     used = {part for job in JOBS for part in (*selected(job), *expanded(selected(job)))}
     overlays = {path.stem for path in (ROOT / "configs/experiment").glob("*.yaml")}
-    assert overlays - used == {
-        "demo",
-        "twosome_demo",
-        "paper",
-        "twosome",
-        "twosome_agent",
-        "glam_agent",
-    }  # of no figure
+    of_no_figure = {"demo", "twosome_demo", "paper", "twosome", "twosome_agent", "glam_agent", "vector_ppo"}
+    assert overlays - used == of_no_figure
 
 
 def test_every_row_has_a_script():
@@ -147,6 +141,7 @@ def test_every_training_has_a_script_for_each_of_its_agents():
     expected |= {(name, agent) for name in (*baselines, "input_type") for agent in BASELINES}
     expected |= {("q1_mixed", "npae"), *(("pretraining", agent) for agent in ("aflan", "npae", "npa", "npe"))}
     expected |= {(task, *agent) for task in TWOSOME_TASKS for agent in ((), ("score_token",), ("score_sum",))}
+    expected |= {(f"vector_ppo_{task.removeprefix('twosome_')}",) for task in TWOSOME_TASKS}
     assert trained == expected
     assert {name for test in (*TESTS, *CROSSOVER) for name in test.split(",")} <= {
         part for job in JOBS for part in selected(job)

@@ -270,6 +270,8 @@ def parse_config(tree: DictConfig, *, model_exists: bool = True) -> Config:
     rl = _typed(rl_tree)
     if rl.symbolic_ppo:  # in this one place, so that training and tests have one experiment id
         rl = dataclasses.replace(rl, **{name: getattr(rl.symbolic, name) for name in SYMBOLIC_REPLACES})
+        if rl.symbolic.encoder == "mlp":  # no prompter's key is read: the actions are the environment's
+            rl = dataclasses.replace(rl, prompter="environment")
     elif rl.method == "twosome":
         # its agent normalises advantages itself
         own = {name: getattr(rl.twosome, name) for name in TWOSOME_REPLACES} | {"normalize_advantages": False}
@@ -432,8 +434,6 @@ def _validate_twosome(config: Config) -> None:
 def _validate_symbolic(rl: RLScriptArgs, complain: Any) -> None:
     if rl.symbolic.encoder == "film" and rl.prompter != "glam":
         complain("prompter", "Symbolic-PPO has one output for each of action_space, use prompter=glam")
-    if rl.symbolic.encoder == "mlp" and rl.prompter != "environment":
-        complain("prompter", "symbolic.encoder=mlp takes the actions that the environment offers, use environment")
     if rl.symbolic.encoder == "mlp" and rl.symbolic.recurrence != 1:
         raise UserError(
             f"rl_script_args.symbolic.recurrence={rl.symbolic.recurrence}: symbolic.encoder=mlp has no memory, give 1"

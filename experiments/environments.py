@@ -20,6 +20,7 @@ from babyai_text import LEVELS
 from babyai_text.failures import EnvironmentFailedError
 from babyai_text.replay import ReplayState, SeededEpisodes
 from babyai_text.vector import make_vec_from
+from experiments.agents.ppo.offered_actions import OfferedActions
 from experiments.atomic_files import write_atomically
 from experiments.configuration import RLScriptArgs
 from experiments.errors import UserError
@@ -58,11 +59,13 @@ def check_environment(rl: RLScriptArgs) -> None:
         env = _make_one(rl)
     except (TypeError, ValueError) as error:
         raise UserError(f"rl_script_args.name_environment={rl.name_environment}: {error}") from error
+    vector = rl.symbolic_ppo and rl.symbolic.encoder == "mlp"
+    if vector:
+        _check_vector(rl.name_environment, env)
+        env = OfferedActions(env)
     env = SeededEpisodes(ReplayState(env), [rl.seed])
     observation, info = env.reset()
-    if rl.symbolic_ppo and rl.symbolic.encoder == "mlp":
-        _check_vector(rl.name_environment, env)
-    elif rl.symbolic_ppo:
+    if rl.symbolic_ppo and not vector:
         _check_symbolic_view(rl.name_environment, observation)
     _check_options_fit(rl, observation, info)
     prompter = prompter_factory(rl)()
@@ -103,11 +106,12 @@ def _check_symbolic_view(level: str, observation: Any) -> None:
 
 
 def _check_vector(level: str, env: gym.Env) -> None:
-    vector, actions = env.observation_space, env.action_space
-    if not isinstance(vector, gym.spaces.Box) or len(vector.shape) != 1 or not isinstance(actions, gym.spaces.Discrete):
+    seen, actions = env.observation_space, env.action_space
+    is_vector = isinstance(seen, gym.spaces.Box) and len(seen.shape) == 1
+    if not is_vector or not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
         raise UserError(
             f"rl_script_args.name_environment={level}: rl_script_args.symbolic.encoder=mlp needs observations that are "
-            f"vectors and numbered actions, this level has {vector} and {actions}: choose another level, or film"
+            f"vectors and actions numbered from 0, this level has {seen} and {actions}: choose another level, or film"
         )
 
 

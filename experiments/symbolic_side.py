@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.agents.ppo.base_ppo_agent import PPOConfig
 from experiments.agents.ppo.network_step import NetworkUpdateConfig
+from experiments.agents.ppo.offered_actions import OfferedActions
 from experiments.agents.ppo.symbolic_policy import SymbolicPolicy
 from experiments.agents.ppo.symbolic_ppo_agent import SymbolicPPOAgent
 from experiments.agents.ppo.symbolic_test_agent import SymbolicTestAgent
@@ -51,8 +52,9 @@ def open_symbolic_agent(config: Config) -> Iterator[SymbolicPPOAgent | VectorPPO
     """The agent that learns, with its environments."""
     rl = config.rl
     loop, step = PPOConfig.of(rl), network_update_config(rl)
-    with closing(make_envs(rl, seeds=training_seeds(rl))) as envs:
-        if rl.symbolic.encoder == "mlp":
+    vector = rl.symbolic.encoder == "mlp"
+    with closing(make_envs(rl, seeds=training_seeds(rl), wrapper=OfferedActions if vector else None)) as envs:
+        if vector:
             yield VectorPPOAgent(envs, make_vector_policy(config, envs), loop, step, seed=rl.seed)
             return
         policy, ids = make_symbolic_policy(config), environment_action_ids(rl.action_space)

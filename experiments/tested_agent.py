@@ -153,8 +153,13 @@ def trained_checkpoint(config: Config, paths: ExperimentPaths) -> Path:
     trainer = read_trainer(checkpoint)
     check_same_agent(trainer, config.agent, checkpoint)
     # the experiment id does not name these, and another policy would be tested under the trained one's name
-    trainer["config"]["rl_script_args"].setdefault("method", "glam")  # checkpoints of version 0.3 know no other
-    check_same_settings(trainer["config"], config.resolved, POLICY_SETTINGS, checkpoint)
+    trained = trainer["config"]["rl_script_args"]
+    trained.setdefault("method", "glam")  # checkpoints of version 0.3 know no other
+    settings = list(POLICY_SETTINGS)
+    if config.agent == "symbolic":
+        trained["symbolic"].setdefault("encoder", "film")
+        settings.append("rl_script_args.symbolic.encoder")
+    check_same_settings(trainer["config"], config.resolved, settings, checkpoint)
     return checkpoint
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from experiments.agents.ppo.network_step import NetworkUpdateConfig, gradient_step
+from experiments.agents.ppo.offered_actions import OfferedActions
 from experiments.agents.ppo.rollout import Samples
 from experiments.agents.ppo.vector_policy import VectorNetwork, VectorPolicy, VectorView
 from experiments.environments import check_environment
@@ -162,13 +163,74 @@ def test_another_level_is_refused(vector):
     [
         ("name_environment=BabyAI-GoToLocal-v0", "encoder=mlp needs observations that are vectors"),
         ("symbolic.encoder=film", "prompter='environment'.*use prompter=glam"),
-        ("prompter=glam", "symbolic.encoder=mlp takes the actions that the environment offers"),
+        ("name_environment=MountainCarContinuous-v0", "actions numbered from 0, this level has .* and Box"),
         ("symbolic.recurrence=2", r"recurrence=2.*has no memory, give 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(vector, override, words):
     with pytest.raises(UserError, match=words):
         check_environment(make_config([*vector, f"rl_script_args.{override}"]).rl)
+
+
+@pytest.fixture
+def cartpole(vector):
+    """An environment that writes nothing into info, and does not know of prompts."""
+    others = [override for override in vector if not override.startswith("experiment=")]
+    return ["experiment=vector_ppo", *others, "rl_script_args.name_environment=CartPole-v1"]
+
+
+@pytest.mark.parametrize("backend", ["sync", "process"])
+def test_without_a_list_every_action_is_on_offer(cartpole, backend):
+    config = make_config([*cartpole, "rl_script_args.prompter=glam", f"rl_script_args.vector_backend={backend}"])
+    check_environment(config.rl)
+    with open_symbolic_agent(config) as agent:
+        rollout = agent.collect_rollout()
+        assert {view.action_ids for row in rollout.observations for view in row} == {(0, 1)}
+        assert set(rollout.actions.flatten().tolist()) == {0, 1}
+        assert all(view.vector.shape == (4,) for view in rollout.observations[-1])
+
+
+@pytest.mark.parametrize(
+    ("told", "completed"),
+    [
+        ({}, {"action_ids": [0, 1, 2], "actions": ["action 0", "action 1", "action 2"]}),
+        ({"action_ids": [0, 2]}, {"action_ids": [0, 2], "actions": ["action 0", "action 2"]}),
+        ({"actions": ["stay", "go"]}, {"action_ids": [0, 1], "actions": ["stay", "go"]}),
+    ],
+)
+def test_what_an_environment_tells_stays(told, completed):
+    class Tells(gym.Env):
+        observation_space, action_space = gym.spaces.Box(0, 9, (2,), np.int64), gym.spaces.Discrete(3)
+
+        def reset(self, *, seed=None, options=None):
+            return np.array([4, 5]), {**told, "score": 1}
+
+    assert OfferedActions(Tells()).reset()[1] == {**completed, "prompt": "Observation: [4, 5]", "score": 1}
+
+
+def test_tests_and_page_without_prompts(cartpole):
+    train(make_config(cartpole))
+    config = make_config(cartpole)
+    run_tests(config)
+    folder = ExperimentPaths.of(config).test_folder("CartPole-v1")
+    assert len(pd.read_csv(folder / "episodes" / "no_modification_test.csv")) == 4
+    show_episodes(make_config([*cartpole, "rl_script_args.shown_episodes=[0]"]))
+    (page,) = (folder / "pages").iterdir()
+    assert "Observation: [" in page.read_text()
+    assert "action 1" in page.read_text()
+
+
+def test_a_checkpoint_of_the_other_encoder_is_refused(vector):
+    """In tests and in resuming, before its weights are read."""
+    train(make_config(vector))
+    level = "rl_script_args.name_environment=BabyAI-GoToRedBallNoDists-v0"
+    film = make_config([*vector, "rl_script_args.symbolic.encoder=film", "rl_script_args.prompter=glam", level])
+    paths, trained = ExperimentPaths.of(film), ExperimentPaths.of(make_config(vector))
+    paths.models.parent.mkdir(parents=True, exist_ok=True)
+    trained.models.rename(paths.models)
+    for use in (run_tests, train):
+        with pytest.raises(UserError, match=r"symbolic\.encoder: was 'mlp', given 'film'"):
+            use(film)
 
 
 def test_film_needs_a_grid(vector):

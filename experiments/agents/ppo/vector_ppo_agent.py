@@ -24,7 +24,7 @@ class VectorPPOAgent(BasePPOAgent):
     """PPO over a `VectorPolicy`, whose actions are the environment's ids; only those that it offers are taken.
 
     Args:
-        envs: vector environment with observations (D,) and, in info, `action_ids`.
+        envs: vector environment with observations (D,) and, in info, `action_ids` (`OfferedActions`).
         policy: its network learns.
     """
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from experiments.agents.base_agent import Policy, View
+from experiments.agents.ppo.offered_actions import OfferedActions
 from experiments.agents.ppo.vector_policy import VectorPolicy
 from experiments.agents.ppo.vector_ppo_agent import vector_view
 from experiments.nonfinite import check_policy
@@ -18,7 +19,7 @@ class VectorTestAgent:
     """The policy as in training. How the prompt words things is nothing to it."""
 
     name: ClassVar[str] = "symbolic"
-    env_wrapper: ClassVar[Any] = None
+    env_wrapper: ClassVar[Any] = OfferedActions
 
     def __init__(self, policy: VectorPolicy) -> None:
         self.policy = policy

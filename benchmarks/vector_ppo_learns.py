@@ -3,10 +3,10 @@
     python benchmarks/vector_ppo_learns.py [--seed 1] [--frames 200000] [--output storage/benchmarks/vector_ppo_learns]
 
 Every setting is that of configs/experiment/vector_ppo_tomato_salad.yaml, the published one; only seed and frames (of
-500,000) are chosen here. Prints success over the last 100 training episodes and over 100 test episodes, beside the
-random policy on the same, and saves the table (table.md) and the learning curve (learning_curve.png) below --output. A
-run that was interrupted goes on. Exit status 1 when success over the last 100 episodes is below 0.95, or training took
-more than 10 minutes.
+500,000) are chosen here. Prints success over the last 100 training episodes and in a test, beside the random policy on
+the same test episodes, and saves the table (table.md) and the learning curve (learning_curve.png) below --output. A run
+that was interrupted goes on. Exit status 1 when success over the last 100 episodes is below 0.95, or training took more
+than 10 minutes.
 """
 
 import sys

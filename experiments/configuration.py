@@ -215,7 +215,7 @@ def training_frames(resolved: Mapping[str, Any]) -> int:
     Those are `num_steps`, after whole updates in which TWOSOME's critic learns alone.
     """
     rl, frames = resolved["rl_script_args"], resolved["rl_script_args"]["num_steps"]
-    if rl.get("method") != "twosome" or rl["symbolic_ppo"]:
+    if rl.get("method") != "twosome" or not resolved["lamorel_args"]["distributed_setup_args"]["n_llm_processes"]:
         return frames
     of_update = rl["number_envs"] * rl["frames_per_proc"]
     return frames + math.ceil(rl["twosome"]["critic_warmup_steps"] / of_update) * of_update
@@ -393,11 +393,13 @@ def _validate_twosome(config: Config) -> None:
     rl, own, llm_args = config.rl, config.rl.twosome, config.lamorel.llm_args
     lora = "lamorel_args.llm_args.lora"
     adapter = Path(str(llm_args.model_path)).expanduser() / "adapter_config.json"
-    if llm_args.lora is None and not adapter.is_file():
+    # without `pretrained` an adapter's folder tells its model's architecture alone
+    if llm_args.lora is None and not (llm_args.pretrained and adapter.is_file()):
         targets = "[q, v]" if llm_args.model_type == "seq2seq" else "[q_proj, v_proj]"
         raise UserError(
             f"{lora}=null: with method=twosome low-rank adapters act over a model that stays as it is, set it, e.g. "
-            f"'{lora}={{r: 8, alpha: 16, target_modules: {targets}}}', or use method=glam"
+            f"'{lora}={{r: 8, alpha: 16, target_modules: {targets}}}', or give the folder of an adapter with "
+            "lamorel_args.llm_args.pretrained=true, or use method=glam"
         )
     for key in ("use_action_heads", "detach_value", "critic_broadcast"):
         if getattr(rl, key):

@@ -159,6 +159,8 @@ def trained_checkpoint(config: Config, paths: ExperimentPaths) -> Path:
     if config.agent == "symbolic":
         trained["symbolic"].setdefault("encoder", "film")
         settings.append("rl_script_args.symbolic.encoder")
+    if config.section == "twosome":  # of the same weights, but not the values that were trained
+        settings.append("rl_script_args.twosome.critic_reads")
     check_same_settings(trainer["config"], config.resolved, settings, checkpoint)
     return checkpoint
 

@@ -179,6 +179,22 @@ T5 = "lamorel_args.llm_args.model_type=seq2seq"
 GLAM = ["rl_script_args.method=glam", "rl_script_args.score_rule=sum"]
 
 
+def test_an_adapter_in_place_of_lora(twosome, tmp_path):
+    """It is trained further; without `pretrained` it would not be loaded, and all weights be trained."""
+    (tmp_path / "adapter_config.json").write_text("{}")
+    overrides = [*twosome, *causal(tmp_path), "lamorel_args.llm_args.lora=null"]
+    assert make_config(overrides).lamorel.llm_args.lora is None
+    with pytest.raises(UserError, match=r"or give the folder of an adapter with lamorel_args\.llm_args\.pretrained=true"):
+        make_config([*overrides, "lamorel_args.llm_args.pretrained=false"])
+
+
+def test_the_frames_of_a_warm_up_are_the_llms_alone(twosome):
+    """DRRN, in an experiment of TWOSOME's, has no critic to warm up."""
+    warm = [*twosome, "rl_script_args.twosome.critic_warmup_steps=33"]
+    assert make_config(warm).training_frames == 64 + 96
+    assert make_config([*warm, "lamorel_args.distributed_setup_args.n_llm_processes=0"]).training_frames == 96
+
+
 @pytest.mark.parametrize(
     ("environment", "overrides"),
     [
@@ -323,6 +339,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(twosome, tmp_path):
     with pytest.raises(UserError, match=r"num_steps: was 64, given 160"):  # rates fall to 0 at num_steps
         train(make_config([*twosome, "rl_script_args.num_steps=160"]))
 
-    run_tests(make_config([*twosome, "rl_script_args.zero_shot=false"]))
+    tested = [*twosome, "rl_script_args.zero_shot=false"]
+    with pytest.raises(UserError, match="critic_reads: was 'last_token', given 'last_position'"):
+        run_tests(make_config([*tested, "rl_script_args.twosome.critic_reads=last_position"]))
+    run_tests(make_config(tested))
     folder = paths_of(twosome).test_folder("ToyKitchen-v0") / "return_per_episode"
     assert len(np.load(folder / "no_modification_test.npy")) == 6

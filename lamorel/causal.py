@@ -77,9 +77,10 @@ class CausalForwards(Forwards):
         return View(outputs, {"input_ids": batch.ids, "attention_mask": batch.mask}, tokenized, root=last)
 
     def right_padded(self, contexts: Sequence[TokenIds], width: int) -> View:
-        batch = pad(contexts, fill=self.pad_id, left=False, device=self.device)
+        # Padding that is read is no matter of taste: TWOSOME's code, which reads it, pads with id 0 whatever the model.
+        batch = pad(contexts, fill=0, left=False, device=self.device)
         more = (0, width - batch.ids.shape[1])
-        ids = torch.nn.functional.pad(batch.ids, more, value=self.pad_id)
+        ids = torch.nn.functional.pad(batch.ids, more, value=0)
         mask = torch.nn.functional.pad(batch.mask, more, value=0)
         options: dict[str, Any] = {"logits_to_keep": 1} if self.accepts_logits_to_keep else {}
         # Positions are the model's own, which count on in the padding.

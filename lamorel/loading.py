@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from lamorel.adapters import add_lora, base_of_adapter, load_adapter
 from lamorel.compiling import check_compiler, compile_layers
-from lamorel.config import LLM_KEY, LamorelConfigError, LLMArgs
+from lamorel.config import LLM_KEY, LamorelConfigError, LLMArgs, LoraArgs
 from lamorel.placement import free_memory, place
 from lamorel.quantization import quantization_config, quantization_key
 
@@ -111,6 +111,8 @@ def load_model(args: LLMArgs, config: Any, device: torch.device) -> Any:
     base = base_of_adapter(adapter) if args.pretrained else None
     with quiet(), seeded(args.seed, "model"):
         with _reading(args.model_path, "weights", "copy or download the model again"), _building(args, config):
+            if args.lora is not None and args.pretrained:
+                _check_targets(args, args.lora, config)
             location = adapter if base is None else model_location(base)
             model = _from_pretrained(args, location, device) if args.pretrained else _from_config(args, config)
         used = model.config._attn_implementation
@@ -204,6 +206,13 @@ def _can_build(args: LLMArgs, config: Any, attention: str | None) -> bool:
     except (ImportError, ValueError):
         return False
     return True
+
+
+def _check_targets(args: LLMArgs, lora: LoraArgs, config: Any) -> None:
+    """Finds out that adapters do not fit before gigabytes of weights are read; makes none."""
+    with seeded(args.seed, "model"), warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")  # they come again with the model itself
+        add_lora(_from_config(args, config), lora, args.model_type)
 
 
 def _check_hub_id(model_path: str) -> None:

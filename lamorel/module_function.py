@@ -19,8 +19,9 @@ class BaseModuleFunction(torch.nn.Module, ABC):
         adapters: False runs the function on the base model's outputs, adapters disabled, without gradient into the
             model; the function's own parameters are still trained.
         right_padded: with `context_only`, of decoder-only models: the function sees, in place of a context's last
-            token, the last position of all contexts of the call, right-padded to the longest. Of a shorter one that is
-            padding, and the result depends on what else is in the call: for comparison with code that reads there.
+            token, the last position of all contexts of the call, right-padded to the longest with id 0. Of a shorter
+            one that is padding, and the result depends on what else is in the call: for comparison with code that reads
+            there.
     """
 
     context_only: ClassVar[bool] = False

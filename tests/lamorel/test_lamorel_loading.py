@@ -95,6 +95,12 @@ def test_lora_targets_that_the_model_does_not_have(t5: Any, targets: Any) -> Non
     )
 
 
+def test_lora_targets_are_checked_before_weights_are_read(copy: Path) -> None:
+    (copy / "model.safetensors").write_bytes(b"of many gigabytes")
+    said = first_line(copy, lora={"target_modules": ["nope"]})
+    assert said.startswith("lamorel_args.llm_args.lora.target_modules [nope] does not fit T5ForConditionalGeneration")
+
+
 def test_a_model_without_sdpa_attention_is_run_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = make_tokenizer()
     config = transformers.BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=4)

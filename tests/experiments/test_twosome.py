@@ -184,7 +184,7 @@ def test_an_adapter_in_place_of_lora(twosome, tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     overrides = [*twosome, *causal(tmp_path), "lamorel_args.llm_args.lora=null"]
     assert make_config(overrides).lamorel.llm_args.lora is None
-    with pytest.raises(UserError, match=r"or give the folder of an adapter with lamorel_args\.llm_args\.pretrained=true"):
+    with pytest.raises(UserError, match=r"or give the folder of an adapter with .*pretrained=true"):
         make_config([*overrides, "lamorel_args.llm_args.pretrained=false"])
 
 

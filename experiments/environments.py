@@ -201,7 +201,7 @@ def keeping_failures(folder: Path) -> Iterator[None]:
 def split_infos(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """gymnasium's dict of arrays as one dict per environment, going through the masks (`_key`).
 
-    What an environment gives as a dict (`info["episode"]`) is a dict of arrays, with masks of its own, and becomes one
+    What an environment gives as a dict is a dict of arrays, with masks of its own, and becomes one
     dict per environment again.
     """
     rows: list[dict[str, Any]] = [{} for _ in range(count)]

@@ -5,7 +5,7 @@ The published sizes, 64 environments x 40 steps per update (rl_script_args.symbo
         rl_script_args.name_environment=BabyAI-MixedTrainLocal-v0 rl_script_args.num_steps=1500000 \\
         rl_script_args.saving_path_logs=storage/logs rl_script_args.saving_path_model=storage/models
 TWOSOME's baseline, PPO on vectors of numbers instead of text (symbolic.encoder=mlp):
-    python experiments/train_symbolic_ppo.py experiment=vector_ppo_tomato_salad
+    python experiments/train_symbolic_ppo.py experiment=vector_ppo_TASK
 The same command again resumes after any interruption. The test of what it learned takes the same keys:
     python experiments/post-training_tests.py rl_script_args.symbolic_ppo=true ...
 

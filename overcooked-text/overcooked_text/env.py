@@ -17,7 +17,7 @@ from overcooked_text.observation import highest, observe
 from overcooked_text.rendering import draw, write
 from overcooked_text.tasks import TOMATO_LETTUCE_SALAD, TOMATO_SALAD, Task
 
-GAMMA = 0.99  # per primitive step, within a macro-action's reward and in the return of info["episode"]
+GAMMA = 0.99  # per primitive step, within a macro-action's reward and in info["discounted_return"]
 
 
 @lru_cache(maxsize=2**16)
@@ -34,8 +34,8 @@ class OvercookedEnv(gym.Env[np.ndarray, Any]):
     but the macro-action in which it falls is finished, so episodes can be longer; both can fall on one step.
 
     info, after reset and step: `prompt` (str), `actions` (the phrase of each macro-action) with `action_ids` (all of
-    them, ascending) and `duration`, the primitive steps of the last macro-action (1 after reset). At the end of an
-    episode also `episode`: `r`, the return discounted by 0.99 per primitive step, and `l`, its primitive steps.
+    them, ascending), `duration`, the primitive steps of the last macro-action (1 after reset), and of the episode so
+    far `discounted_return`, by 0.99 per primitive step, and `primitive_steps`.
 
     Args:
         view_radius: how many rows and columns away the agent sees things.
@@ -130,9 +130,9 @@ class OvercookedEnv(gym.Env[np.ndarray, Any]):
             "actions": list(phrases),
             "action_ids": list(range(len(phrases))),
             "duration": self.duration,
+            "discounted_return": self.discounted_return,
+            "primitive_steps": self.steps,
         }
-        if self._over:
-            info["episode"] = {"r": self.discounted_return, "l": self.steps}
         return np.array(vector, np.int64), info
 
     def render(self) -> Any:

@@ -64,9 +64,9 @@ def test_discounted_returns_are_those_that_the_environment_tells(task):
     played = play_episodes(rl, RandomAgent(), range(30), with_transitions=True)
     assert len({episode.discounted_return for episode in played}) > 1 or task == "entertainment"
     for episode in played:
-        told = episode.end.info["episode"]
-        assert episode.discounted_return == pytest.approx(told["r"], abs=1e-12)
-        assert episode.primitive_steps == told["l"]
+        told = episode.end.info
+        assert episode.discounted_return == pytest.approx(told["discounted_return"], abs=1e-12)
+        assert episode.primitive_steps == told["primitive_steps"]
 
 
 def test_glams_agent_in_a_household_task(tiny, tmp_path):

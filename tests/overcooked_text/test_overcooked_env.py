@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
+from gymnasium.wrappers import RecordEpisodeStatistics
 
 from babyai_text.vector import make_vec_from
 from overcooked_text import TomatoSalad
@@ -48,9 +49,10 @@ def test_spaces(level):
 def test_reset(level, first):
     observation, info = gym.make(level).reset(seed=5)
     assert (observation.tolist(), observation.dtype) == (first, np.int64)
-    assert info.keys() == {"prompt", "actions", "action_ids", "duration"}
+    sums = {"discounted_return", "primitive_steps"}
+    assert info.keys() == {"prompt", "actions", "action_ids", "duration", *sums}
     assert info["action_ids"] == list(range(len(info["actions"])))
-    assert info["duration"] == 1
+    assert (info["duration"], info["discounted_return"], info["primitive_steps"]) == (1, 0.0, 0)
 
 
 @pytest.mark.parametrize(
@@ -71,13 +73,16 @@ def test_shortest_success(level, durations, discounted):
     for action in SHORTEST[level]:
         _, reward, terminated, truncated, info = env.step(action)
         taken.append(info["duration"])
-        assert (terminated, truncated, "episode" in info) == (len(taken) == len(durations), False, terminated)
+        assert (terminated, truncated) == (len(taken) == len(durations), False)
     assert taken == durations
     assert reward == pytest.approx(0.99 ** (durations[-1] - 1) - cost(durations[-1]))
     steps = sum(durations)
-    assert info["episode"] == {"r": pytest.approx(discounted - cost(steps), abs=1e-12), "l": steps}
+    assert (info["discounted_return"], info["primitive_steps"]) == (
+        pytest.approx(discounted - cost(steps), abs=1e-12),
+        steps,
+    )
     # as measured on the published dynamics
-    assert (steps, round(info["episode"]["r"], 4)) == {TOMATO: (28, 0.9205), LETTUCE: (45, 0.9477)}[level]
+    assert (steps, round(info["discounted_return"], 4)) == {TOMATO: (28, 0.9205), LETTUCE: (45, 0.9477)}[level]
     with pytest.raises(gym.error.ResetNeeded, match="call reset"):
         env.unwrapped.step(0)
 
@@ -90,7 +95,7 @@ def test_a_macro_action_is_finished_beyond_the_step_limit():
     env.reset()
     ends = [env.step(action) for action in [0, 3] * 15]  # 2 steps, then 7 each: 198 after the 29th, 205 after the 30th
     assert [end[2:4] for end in ends] == [(False, False)] * 29 + [(False, True)]
-    assert ends[-1][4]["episode"]["l"] == 205
+    assert ends[-1][4]["primitive_steps"] == 205
     with pytest.raises(gym.error.ResetNeeded):
         env.step(0)
     env.reset()
@@ -114,7 +119,24 @@ def test_success_and_step_limit(max_steps, ends):
         _, _, terminated, truncated, info = env.step(next(actions))
         number += 1
     assert (number, terminated, truncated) == ends
-    assert info["episode"]["l"] == {6: 28, 5: 21}[number]
+    assert info["primitive_steps"] == {6: 28, 5: 21}[number]
+
+
+@BOTH
+def test_gymnasiums_wrappers_count_an_episode_and_cut_it_short(level):
+    """RecordEpisodeStatistics has info["episode"] for itself; under a TimeLimit, too, the episode's sums are told."""
+    env = RecordEpisodeStatistics(gym.make(level))
+    env.reset()
+    rewards, ended = [], False
+    while not ended:
+        _, reward, terminated, truncated, info = env.step(2)
+        rewards, ended = [*rewards, reward], terminated or truncated
+    assert (info["episode"]["r"], info["episode"]["l"]) == (pytest.approx(sum(rewards)), len(rewards))
+    env = gym.make(level, max_episode_steps=3)
+    env.reset()
+    ends = [env.step(2)[3:] for _ in range(3)]
+    assert [truncated for truncated, _ in ends] == [False, False, True]
+    assert ends[-1][1]["primitive_steps"] == 3 + 1 + 1  # there, then nothing to do
 
 
 # --- quirks of the published environment
@@ -126,7 +148,7 @@ def test_chopping_again_pays_more_than_a_wrong_delivery_costs():
     info = played(TOMATO, loop * 3, max_steps=14 + 19 + 19)[4]
     chops, wrongs = [9, 28, 47], [13, 32, 51]
     discounted = sum(0.2 * 0.99**step for step in chops) - sum(0.1 * 0.99**step for step in wrongs) - cost(52)
-    assert info["episode"] == {"r": pytest.approx(discounted, abs=1e-12), "l": 52}
+    assert (info["discounted_return"], info["primitive_steps"]) == (pytest.approx(discounted, abs=1e-12), 52)
     assert round(discounted, 4) == 0.1975  # as measured on the published environment
 
 
@@ -304,7 +326,7 @@ def test_vector_environment():
     for step in range(6):
         observations, rewards, terminated, _, infos = envs.step(np.array([SHORTEST[TOMATO][step], 1]))
     assert (terminated.tolist(), rewards[0] > 0.9) == ([True, False], True)
-    assert infos["final_info"]["episode"]["l"][0] == 28
+    assert infos["final_info"]["primitive_steps"][0] == 28
     assert observations[0].tolist()[9:11] == [1, 4]  # the next episode
     saved = json.loads(json.dumps(envs.get_state()))
     after = envs.step(np.array([0, 0]))
@@ -350,7 +372,7 @@ def test_rates_of_the_uniform_policy(level):
             _, _, terminated, truncated, info = env.step(draws.integers(env.action_space.n))
             ended = terminated or truncated
         successes.append(terminated)
-        returns.append(info["episode"]["r"])
+        returns.append(info["discounted_return"])
     success, mean = UNIFORM[level]
     assert np.mean(successes) == pytest.approx(success, abs=3 * math.sqrt(success * (1 - success) / 3000))
     assert np.mean(returns) == pytest.approx(mean, abs=3 * np.std(returns) / math.sqrt(3000))

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
+from gymnasium.wrappers import RecordEpisodeStatistics
 
 from tests.virtualhome_text.states import ENTERTAINMENT, FOOD, distances, played, reachable
 from virtualhome_text import FoodPreparation
@@ -33,16 +34,16 @@ def test_gymnasium_finds_nothing_to_complain_of(level, render_mode):
 def test_shortest_success(level, discounted):
     env = gym.make(level)
     _, info = env.reset(seed=0)
-    assert (info["duration"], info["succeed"], "episode" in info) == (1, True, False)
+    assert (info["duration"], info["succeed"], info["discounted_return"], info["primitive_steps"]) == (1, True, 0.0, 0)
     *before, last = SHORTEST[level]
     for action in before:
         assert action in info["action_ids"]
         _, reward, terminated, truncated, info = env.step(action)
         assert (reward, terminated, truncated, info["succeed"], info["duration"]) == (0.0, False, False, True, 1)
-        assert "episode" not in info
     _, reward, terminated, truncated, info = env.step(last)
     assert (reward, terminated, truncated) == (1.0, True, False)
-    assert info["episode"] == {"r": pytest.approx(discounted, abs=1e-12), "l": len(before) + 1}
+    assert info["discounted_return"] == pytest.approx(discounted, abs=1e-12)
+    assert info["primitive_steps"] == len(before) + 1
     with pytest.raises(gym.error.ResetNeeded, match="call reset"):
         env.unwrapped.step(0)
 
@@ -85,11 +86,29 @@ def test_step_limit_truncates(level):
 def test_success_on_the_last_step_sets_both_flags(level):
     steps = len(SHORTEST[level])
     _, reward, terminated, truncated, info = played(level, SHORTEST[level], max_steps=steps)
-    assert (reward, terminated, truncated, info["episode"]["l"]) == (1.0, True, True, steps)
+    assert (reward, terminated, truncated, info["primitive_steps"]) == (1.0, True, True, steps)
 
 
 def test_failed_episode_returns_nothing():
-    assert played(FOOD, [2, 2, 2], max_steps=3)[4]["episode"] == {"r": 0.0, "l": 3}
+    info = played(FOOD, [2, 2, 2], max_steps=3)[4]
+    assert (info["discounted_return"], info["primitive_steps"]) == (0.0, 3)
+
+
+@BOTH
+def test_gymnasiums_wrappers_count_an_episode_and_cut_it_short(level):
+    """RecordEpisodeStatistics has info["episode"] for itself; under a TimeLimit, too, the episode's sums are told."""
+    env = RecordEpisodeStatistics(gym.make(level))
+    env.reset()
+    rewards, ended = [], False
+    while not ended:
+        _, reward, terminated, truncated, info = env.step(2)
+        rewards, ended = [*rewards, reward], terminated or truncated
+    assert (info["episode"]["r"], info["episode"]["l"]) == (pytest.approx(sum(rewards)), len(rewards))
+    env = gym.make(level, max_episode_steps=3)
+    env.reset()
+    ends = [env.step(2)[3:] for _ in range(3)]
+    assert [truncated for truncated, _ in ends] == [False, False, True]
+    assert ends[-1][1]["primitive_steps"] == 3
 
 
 # --- quirks of the published environment
@@ -348,7 +367,7 @@ def test_an_ended_episode_is_saved_as_ended():
     for action in SHORTEST[FOOD]:
         env.step(action)
     _, info = fresh.set_state(env.get_state())
-    assert info["episode"]["l"] == 6
+    assert info["primitive_steps"] == 6
     with pytest.raises(gym.error.ResetNeeded):
         fresh.step(0)
 

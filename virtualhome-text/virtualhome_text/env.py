@@ -15,7 +15,7 @@ from virtualhome_text.household import Household
 from virtualhome_text.rendering import draw, write
 from virtualhome_text.task import WORDINGS, Task
 
-GAMMA = 0.95  # of the return in info["episode"], per step
+GAMMA = 0.95  # of info["discounted_return"], per step
 
 
 @cache  # a task has some hundred observations at most
@@ -33,8 +33,8 @@ class HouseholdEnv(gym.Env[np.ndarray, Any]):
     truncates; both can fall on one step.
 
     info, after reset and step: `prompt` (str), `actions` (the offered phrases) with `action_ids` (ascending),
-    `duration` (1) and `succeed` (whether the last action could be done; True after reset). At the end of an episode
-    also `episode`: `r`, the return discounted by 0.95 per step, and `l`, its steps.
+    `duration` (1), `succeed` (whether the last action could be done; True after reset), and of the episode so far
+    `discounted_return`, by 0.95 per step, and `primitive_steps`.
 
     Args:
         wording: "2023-10", or "2023-09" for the earlier phrases of some actions.
@@ -112,9 +112,9 @@ class HouseholdEnv(gym.Env[np.ndarray, Any]):
             "action_ids": list(ids),
             "duration": 1,
             "succeed": self.succeed,
+            "discounted_return": self.discounted_return,
+            "primitive_steps": self.steps,
         }
-        if self._over:
-            info["episode"] = {"r": self.discounted_return, "l": self.steps}
         return np.array(observation, np.int64), info
 
     def render(self) -> Any:

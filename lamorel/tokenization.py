@@ -17,7 +17,8 @@ class TextEncoder:
         tokenizer: a Hugging Face tokenizer.
         add_bos: put the beginning-of-sequence token, where the tokenizer has one, before each context.
         candidate_prefix: `space` puts a space before each candidate that is not empty, `auto` does so where the
-            tokenizer does not already mark the start of a word, `none` never.
+            tokenizer does not already mark the start of a word, `none` never. With `auto` the tokens are those of
+            context + " " + candidate: spaces that a context ends with are left out, as the candidate has the one.
     """
 
     def __init__(self, tokenizer: Any, *, add_bos: bool = False, candidate_prefix: str = "none") -> None:
@@ -25,6 +26,7 @@ class TextEncoder:
         self._bos: TokenIds = (tokenizer.bos_token_id,) if add_bos and tokenizer.bos_token_id is not None else ()
         with_space = candidate_prefix == "space" or (candidate_prefix == "auto" and not _has_dummy_prefix(tokenizer))
         self._prefix = " " if with_space else ""
+        self._strips = candidate_prefix == "auto"
         self._known: dict[str, TokenIds] = {}
         # Padding is always masked, so any id of the vocabulary will do.
         special = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
@@ -36,7 +38,8 @@ class TextEncoder:
         Raises:
             ValueError: a context has no token, so there is no position from which to score.
         """
-        encoded = [self._bos + ids for ids in self._encode(texts)]
+        stripped = [text.rstrip(" ") or text for text in texts] if self._strips else texts
+        encoded = [self._bos + ids for ids in self._encode(stripped)]
         for i, ids in enumerate(encoded):
             if not ids:
                 raise ValueError(

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaC
 from experiments.agents.ppo.action_scores import SCORE_RULES, candidate_outputs
 from experiments.agents.ppo.llm_policy import LLMPolicy
 from lamorel import Caller
+from lamorel.tokenization import TextEncoder
 
 PROMPTS = ["You are hungry. To eat, you should first", "The fridge is open and the milk is cold. You should"]
 ACTIONS = [["walk to the fridge", "sit", "grab the cold milk"], ["close the fridge", "walk"]]
@@ -110,6 +111,20 @@ def test_tokens_and_words_by_hand(folder):
             assert tokenizer(f"{prompt} {action}")["input_ids"][-len(tail) :] == tail
     assert [output["__tokens"].tolist() for output in outputs_of(folder)] == TOKENS
     assert [[len(action.split()) for action in group] for group in ACTIONS] == WORDS
+
+
+def test_a_space_that_ends_the_prompt_is_the_actions(folder):
+    """GLAM's prompts end with "Action 0: ": alone, that space is a token which no text has before a word."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = TextEncoder(tokenizer, candidate_prefix="auto")
+    prompt, action = f"{PROMPTS[0]}:", ACTIONS[0][0]
+    whole = tuple(tokenizer(f"{prompt} {action}", add_special_tokens=False)["input_ids"])
+    [[ids]] = encoder.candidates([[action]])
+    assert [context + ids for context in encoder.contexts([prompt, f"{prompt} "])] == [whole, whole]
+    [published] = TextEncoder(tokenizer).contexts([f"{prompt} "])  # as it is
+    assert tokenizer.convert_ids_to_tokens(published)[-2:] in ([":", "▁"], [":", "Ġ"])
+    [blank] = encoder.contexts([" "])
+    assert blank
 
 
 def test_scores_of_a_uniform_model_by_hand(folder, tmp_path):

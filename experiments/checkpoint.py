@@ -42,7 +42,12 @@ FREE_ON_RESUME = (
     "rl_script_args.saving_path_model",
     "rl_script_args.spm_path",  # the checkpoint holds the model itself, and is refused where the given one differs
     "rl_script_args.checkpoint_every",
-    "rl_script_args.return_discount",  # of tests
+    "rl_script_args.tests",  # this and the next five are of tests alone
+    "rl_script_args.number_episodes",
+    "rl_script_args.return_discount",
+    "rl_script_args.stop_rule",
+    "rl_script_args.zero_shot",
+    "rl_script_args.shown_episodes",
     "rl_script_args.max_skipped_gradient_steps",
     "rl_script_args.tensorboard",
     "rl_script_args.wandb",

@@ -435,7 +435,10 @@ def _validate_twosome(config: Config) -> None:
 
 def _validate_symbolic(rl: RLScriptArgs, complain: Any) -> None:
     if rl.symbolic.encoder == "film" and rl.prompter != "glam":
-        complain("prompter", "Symbolic-PPO has one output for each of action_space, use prompter=glam")
+        complain(
+            "prompter",
+            "Symbolic-PPO has one output for each of action_space, use prompter=glam, or symbolic.encoder=mlp",
+        )
     if rl.symbolic.encoder == "mlp" and rl.symbolic.recurrence != 1:
         raise UserError(
             f"rl_script_args.symbolic.recurrence={rl.symbolic.recurrence}: symbolic.encoder=mlp has no memory, give 1"

@@ -87,7 +87,11 @@ def _check_options_fit(rl: RLScriptArgs, observation: Any, info: dict[str, Any])
             rl.use_action_heads and offers,
             "it offers other actions in other states, they are scored",
         ),
-        ("language", rl.language != "english" and rl.prompter == "environment", "it writes its prompts itself"),
+        (
+            "language",
+            rl.language != "english" and rl.prompter == "environment",
+            "with prompter=environment the level writes its prompts",
+        ),
     ):
         if does_not_fit:
             raise UserError(

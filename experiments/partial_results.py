@@ -16,9 +16,11 @@ from experiments.storage import writing
 
 logger = logging.getLogger("glam")
 
-# beside what a resumed training may differ in: what chooses among results, without changing any
-OF_RESULTS = {"rl_script_args.num_steps", "rl_script_args.return_discount"}
-FREE = (*(set(FREE_ON_RESUME) - OF_RESULTS), "rl_script_args.tests", "rl_script_args.shown_episodes")
+# of what a resumed training may differ in: what changes results
+OF_RESULTS = {
+    f"rl_script_args.{key}" for key in ("num_steps", "number_episodes", "return_discount", "stop_rule", "zero_shot")
+}
+FREE = tuple(set(FREE_ON_RESUME) - OF_RESULTS)
 
 
 class PartialResults:

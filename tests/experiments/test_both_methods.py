@@ -169,7 +169,7 @@ def test_twosomes_agent_in_babyai_text(tiny, tiny_models, tmp_path):
         (["tests=[other_goal_test]"], "tests=.*: other_goal_test needs a mission"),
         (["modified_action_space=true", "new_action_space=[act]"], "modified_action_space=True: the environment names"),
         (["use_action_heads=true"], "use_action_heads=True: it offers other actions in other states"),
-        (["language=french"], "language=french: it writes its prompts itself"),
+        (["language=french"], "language=french: with prompter=environment the level writes"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_begins(overrides, message):

@@ -201,6 +201,8 @@ def test_what_may_differ_on_resume(tmp_path):
     stored = {"rl_script_args": {"num_steps": 1, "lr": 0.1}, "lamorel_args": {"llm_args": {"dtype": "fp32"}}}
     free = {"rl_script_args": {"num_steps": 9, "lr": 0.1}, "lamorel_args": {"llm_args": {"dtype": "fp32"}}}
     check_same_config(stored, free, tmp_path)
+    tests = {"tests": ["adj_synonym"], "number_episodes": 9, "stop_rule": "first_n", "zero_shot": False}
+    check_same_config(stored, {**stored, "rl_script_args": {"num_steps": 1, "lr": 0.1, **tests}}, tmp_path)
     other = {"rl_script_args": {"num_steps": 1, "lr": 0.2}, "lamorel_args": {"llm_args": {"dtype": "bf16"}}}
     with pytest.raises(UserError, match=r"lamorel_args\.llm_args\.dtype, rl_script_args\.lr"):
         check_same_config(stored, other, tmp_path)

@@ -456,7 +456,7 @@ def test_the_tested_agent_remembers_per_environment():
         (["symbolic.recurrence=3"], "symbolic.frames_per_proc=8 is not a multiple of symbolic.recurrence=3"),
         (["symbolic.batch_size=10"], "symbolic.batch_size=10 is not a multiple of symbolic.recurrence=4"),
         (["symbolic.recurrence=0"], "symbolic.recurrence=0: give a number above 0"),
-        (["prompter=environment"], "one output for each of action_space, use prompter=glam"),
+        (["prompter=environment"], "one output for each of action_space, use prompter=glam, or symbolic.encoder=mlp"),
         (["bot=true"], "bot and symbolic_ppo are both true"),
         (
             ["name_environment=CartPole-v1"],

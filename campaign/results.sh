@@ -23,7 +23,7 @@
 #GLAM figure: twosome_tomato_lettuce_salad twosome_tomato_lettuce_salad
 #GLAM figure: twosome_food_preparation twosome_food_preparation
 #GLAM figure: twosome_entertainment twosome_entertainment
-#GLAM figure: twosome_crossover twosome
+#GLAM figure: twosome_crossover twosome_food_preparation twosome_entertainment
 #GLAM needs: *
 #GLAM hours: 0.1
 . slurm/environment.sh

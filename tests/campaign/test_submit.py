@@ -234,6 +234,17 @@ def test_seeds_in_different_jobs_are_waited_for_as_a_whole(campaign):
     assert (steps[1].seeds, steps[1].done) == ((2,), (1,))
 
 
+def test_crossover_tests_have_a_table_for_each_training_which_waits_for_them(campaign):
+    """A table of generalisation has the agents of one level of training: of both runs it would show one alone."""
+    for words in (["twosome_crossover"], ["all"]):
+        steps = plan(campaign, *words)
+        tables = {step.arguments[0]: step for step in steps if step.job.script.name == "results"}
+        for task, other in (("food_preparation", "entertainment"), ("entertainment", "food_preparation")):
+            waited = {(step.job.script.name, step.arguments) for step in tables[f"twosome_{task}"].after}
+            assert (f"crossover_{other}", (f"twosome_{task}",)) in waited
+        assert "twosome" not in tables
+
+
 def test_hours(campaign):
     """Cloning: 8 x 27 training, 18 export, two clonings of 4 x 18, tests 3 (clones, trained agent) and 25 h, 2 seeds.
 

@@ -44,7 +44,7 @@ def table(output: str) -> list[tuple[float, ...]]:
     return [tuple(float(word) for word in line if re.fullmatch(r"-?\d+\.\d+", word)) for line in lines]
 
 
-@pytest.mark.parametrize("launched", [0, 2])
+@pytest.mark.parametrize("launched", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_score(t5: Any, tmp_path: Path, launched: int) -> None:
     source = example("score")
     printed = run("score", t5, tmp_path, launched=launched)

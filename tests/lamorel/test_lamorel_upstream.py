@@ -61,7 +61,7 @@ def test_two_llm_processes_learn_alike(t5: Any, tmp_path: Path) -> None:
 
 
 @MODELS
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("lora", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_weights_they_saved_are_loaded_by_their_initializer(
     tiny_models: Any, tmp_path: Path, family: str, lora: bool
 ) -> None:

@@ -201,3 +201,15 @@ def test_tags_in_the_code_are_rows():
     assert tags == {int(number) for number in re.findall(r"^\| (\d+) \|", differences, re.M)}
     ids = [int(n) for n in re.findall(r"^\| (\d+) \|", DETAILS.partition("## The defects")[0], re.M)]
     assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("room", ["experiments", "lamorel", "lamorel_launcher"])
+def test_no_script_knows_an_environment_of_twosome(room):
+    """They know what `info` carries; the ids stand in configs/."""
+    named = [
+        path
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in (".py", ".md", ".js", ".html")
+        and re.search("overcooked|virtualhome", path.read_text(encoding="utf-8"), re.IGNORECASE)
+    ]
+    assert named == []

@@ -24,7 +24,7 @@ from experiments.llm_side import make_caller, make_policy, open_llm_agent
 from experiments.post_training_tests import run_tests
 from experiments.train_language_agent import train
 from experiments.training_run import TrainingRun
-from tests.experiments.conftest import make_config
+from tests.experiments.conftest import ROOT, make_config
 from tests.experiments.test_launched import LLM_PROCESSES, launch
 from tests.experiments.test_training import elsewhere, logs_without_time, paths_of
 
@@ -305,8 +305,9 @@ def test_steps_that_are_not_finite_are_skipped(twosome, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("samples", [8, 1])
-def test_two_llm_processes_are_one(twosome, tmp_path, samples):
+def test_two_llm_processes_are_one(twosome, tmp_path, monkeypatch, samples):
     """With an actor that is stopped, and resumed with another number of them; one sample is one process's alone."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the launched scripts register the toy environment, too
     steps = [f"rl_script_args.twosome.{part}_minibatches={32 // samples}" for part in ("actor", "critic")]
     twosome = [*twosome, *steps, "rl_script_args.twosome.gradient_accumulation=1", "rl_script_args.num_steps=64"]
     twosome += ["rl_script_args.twosome.target_kl=1e-5"]

@@ -81,13 +81,13 @@ class SkippedSteps:
         self.in_a_row, self._since = (0, "") if state is None else (state["in_a_row"], state["since"])
 
 
-def check_policy(log_probs: np.ndarray, values: np.ndarray | None, states: Sequence[str]) -> None:
+def check_policy(log_probs: np.ndarray, values: np.ndarray | None, states: Sequence[Any]) -> None:
     """Refuse a policy that is none: sampling from it would choose an action by accident.
 
     Args:
         log_probs: (N, A), -inf where there is no candidate, or one that is never chosen.
         values: (N,), where the agent has any.
-        states: N texts that tell a user which state it is.
+        states: N things, texts or vectors, that tell a user which state it is.
 
     Raises:
         DivergedError: a state has a log-probability that is no number, or no candidate at all, or such a value.

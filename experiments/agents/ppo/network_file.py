@@ -1,15 +1,16 @@
-"""The weights of a network of one's own on disk."""
+"""The weights of a network of one's own, and its optimiser, on disk."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from experiments.errors import UserError
 
-NETWORK = "network.safetensors"
+NETWORK, OPTIMIZER = "network.safetensors", "optimizer.pt"
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
@@ -33,3 +34,12 @@ def load_network(network: nn.Module, folder: Path, remedy: str) -> None:
                 f"{folder / NETWORK} is of another network ({name}: {shapes[0]} there, {shapes[1]} here): {remedy}"
             )
     network.load_state_dict(stored)
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    torch.save(optimizer.state_dict(), folder / OPTIMIZER)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path, device: torch.device) -> None:
+    """Read what `save_optimizer` wrote; `device` is the network's."""
+    optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location=device, weights_only=True))

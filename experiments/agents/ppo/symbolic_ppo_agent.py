@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from experiments.agents.ppo.base_ppo_agent import BasePPOAgent, Decision, PPOConfig
+from experiments.agents.ppo.network_file import load_optimizer, save_optimizer
 from experiments.agents.ppo.network_step import NetworkUpdateConfig, gradient_step, make_optimizer
 from experiments.agents.ppo.rollout import Rollout, Samples
 from experiments.agents.ppo.symbolic_policy import SymbolicPolicy, SymbolicView, empty_memory
 from experiments.environments import mission, split_observations
 from experiments.nonfinite import check_policy
 from experiments.prompters import TextState
-
-OPTIMIZER = "optimizer.pt"
 
 
 class SymbolicPPOAgent(BasePPOAgent):
@@ -124,13 +123,11 @@ class SymbolicPPOAgent(BasePPOAgent):
 
     def save(self, folder: Path) -> None:
         self.policy.save(folder)
-        torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
+        save_optimizer(self.optimizer, folder)
 
     def load(self, folder: Path) -> None:
         self.policy.load(folder)
-        self.optimizer.load_state_dict(
-            torch.load(folder / OPTIMIZER, map_location=self.policy.device, weights_only=True)
-        )
+        load_optimizer(self.optimizer, folder, self.policy.device)
 
     def get_state(self) -> dict[str, Any]:
         views = [

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 
 from experiments.agents.ppo.base_ppo_agent import BasePPOAgent, Decision, PPOConfig
+from experiments.agents.ppo.network_file import load_optimizer, save_optimizer
 from experiments.agents.ppo.network_step import NetworkUpdateConfig, gradient_step, make_optimizer
 from experiments.agents.ppo.rollout import Samples
 from experiments.agents.ppo.vector_policy import VectorPolicy, VectorView
 from experiments.environments import split_infos, split_observations
 from experiments.nonfinite import check_policy
 from experiments.prompters import TextState
-
-OPTIMIZER = "optimizer.pt"
 
 
 class VectorPPOAgent(BasePPOAgent):
@@ -68,7 +67,7 @@ class VectorPPOAgent(BasePPOAgent):
     def _decide(self, observations: list[VectorView]) -> Decision:
         log_probs, values = self.policy.evaluate(observations)
         decision = Decision(log_probs.cpu(), values.cpu())
-        check_policy(decision.log_probs.numpy(), decision.values.numpy(), [str(view.vector) for view in observations])
+        check_policy(decision.log_probs.numpy(), decision.values.numpy(), [view.vector for view in observations])
         return decision
 
     # -- learn ----------------------------------------------------------------------------------------------------
@@ -84,12 +83,11 @@ class VectorPPOAgent(BasePPOAgent):
 
     def save(self, folder: Path) -> None:
         self.policy.save(folder)
-        torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
+        save_optimizer(self.optimizer, folder)
 
     def load(self, folder: Path) -> None:
         self.policy.load(folder)
-        state = torch.load(folder / OPTIMIZER, map_location=self.policy.device, weights_only=True)
-        self.optimizer.load_state_dict(state)
+        load_optimizer(self.optimizer, folder, self.policy.device)
 
     def get_state(self) -> dict[str, Any]:
         views = [{"vector": view.vector.tolist(), "action_ids": list(view.action_ids)} for view in self.observations]

@@ -31,7 +31,7 @@ from experiments.cloning.options import parse_arguments
 from experiments.errors import UserError
 from experiments.experiment_paths import make_writable_folder
 from experiments.hydra_script import UNWIND_S, fail, set_up_logging
-from experiments.stopping import Stopped, listen_for_stop
+from experiments.stopping import Stopped, listen_for_stop, stop_listening
 from lamorel.config import LamorelConfigError
 
 
@@ -71,3 +71,5 @@ def main() -> None:
         sys.stdout.flush()
         # not sys.exit: gloo's process group, when it is freed, joins a thread that may be waiting for this one's GIL
         os._exit(stopped.status)
+    finally:
+        stop_listening()

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.configuration import Config, parse_config, replaced_keys
 from experiments.errors import UserError
-from experiments.stopping import Stopped, listen_for_stop, raised_stop
+from experiments.stopping import Stopped, listen_for_stop, raised_stop, stop_listening
 from lamorel.config import LamorelConfigError
 
 logger = logging.getLogger("glam")
@@ -85,6 +85,8 @@ def hydra_script(
                 raise
             logger.warning("%s", stopped)
             sys.exit(stopped.status)
+        finally:
+            stop_listening()
 
     return main
 

@@ -57,6 +57,16 @@ def listen_for_stop(*, leave_after_s: float | None = None) -> None:
             signal.signal(number, _on_signal)
 
 
+def stop_listening() -> None:
+    """Ignore SIGTERM and SIGUSR1 from here on: the script has ended, with whatever status.
+
+    The interpreter gives handlers up before it ends, and unloads torch in the meantime: a signal would then kill the
+    process of a script that has done its work, or has told its status.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def stop_signal() -> str | None:
     """The name of the signal that asked to stop, None while nobody has."""
     return _State.signal

@@ -16,7 +16,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.stopping import Stopped, listen_for_stop
+from experiments.stopping import Stopped, listen_for_stop, stop_listening
 
 TABLES = "results returns generalisation tasks sample_efficiency training"
 FIGURES = "generalisation learning_curve actions distractors model_size prompt_length variants score_rule probabilities"
@@ -105,6 +105,8 @@ def script() -> None:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(stopped.status)
+    finally:
+        stop_listening()
 
 
 if __name__ == "__main__":

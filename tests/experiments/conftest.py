@@ -1,8 +1,10 @@
 """Tiny models, small configurations, and scripts as a user runs them."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,15 @@ def run_script(name, overrides, cwd, *, timeout=120):
     return subprocess.run(
         command, cwd=cwd, env=script_environment(), capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+def wait_for_handler(process):
+    """Until the script has a handler for SIGTERM: its first imports are over."""
+    deadline = time.monotonic() + 30
+    while True:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+        if caught & 1 << signal.SIGTERM - 1:
+            return
+        assert time.monotonic() < deadline, "no handler in half a minute"
+        time.sleep(0.01)

@@ -9,14 +9,13 @@ import socket
 import subprocess
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from experiments.cloning import training
 from experiments.stopping import STOPPED, Stopped
 from tests.experiments.cloning_runs import arguments, assert_same_run, export_bot, run
-from tests.experiments.conftest import script_environment
+from tests.experiments.conftest import script_environment, wait_for_handler
 from tests.experiments.test_cloning_kills import LONG, ONE, TWO, checkpointed
 
 # (step, whether its evaluation is still to come) of every stop, where each start is stopped when it looks for a signal
@@ -146,18 +145,6 @@ def test_a_signal_to_torchrun(tiny_models, tmp_path, number, told):
     (step,) = re.findall(rf"stopped by {number.name} after step (\d+)", errors)
     trainer = json.loads((tmp_path / "out" / "checkpoints" / "last" / "trainer.json").read_text())
     assert trainer["update"] == int(step)
-
-
-def wait_for_handler(process):
-    """Until the script has a handler for SIGTERM: its first imports are over."""
-    deadline = time.monotonic() + 30
-    while True:
-        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
-        if caught & 1 << signal.SIGTERM - 1:
-            return
-        assert time.monotonic() < deadline, "no handler in half a minute"
-        time.sleep(0.01)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from experiments import test_results as results_script
 from experiments.make_tiny_llm import make_tiny_llm
 from experiments.stopping import STOPPED
-from tests.experiments.conftest import ROOT, SMALL, make_config, script_environment
+from tests.experiments.conftest import ROOT, SMALL, make_config, script_environment, wait_for_handler
 from tests.experiments.fabricated_runs import configuration, outcomes, write_test, write_training
 
 TINY = ["rl_script_args.tiny_llm.d_model=32", "rl_script_args.tiny_llm.layers=1", "rl_script_args.tiny_llm.heads=2"]
@@ -121,14 +121,16 @@ def test_signals_at_any_moment(small, tmp_path, script):
     command = [sys.executable, str(ROOT / "experiments" / script), *options]
 
     def start():
-        return subprocess.Popen(command, env=script_environment(), stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        process = subprocess.Popen(command, env=script_environment(), stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        wait_for_handler(process)
+        return process
 
     def contents():
         found = [path for path in made.rglob("[!.]*") if path.is_file()]
         return {str(path.relative_to(made)): path.read_bytes() for path in found}
 
-    begun = time.monotonic()
-    _, errors = start().communicate(timeout=300)
+    process, begun = start(), time.monotonic()
+    _, errors = process.communicate(timeout=300)
     took = time.monotonic() - begun
     whole = contents()
     assert whole, errors
@@ -136,7 +138,7 @@ def test_signals_at_any_moment(small, tmp_path, script):
     generator = random.Random(0)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL, signal.SIGTERM):
         process = start()
-        time.sleep(generator.uniform(0.3, 0.9) * took)
+        time.sleep(generator.uniform(0, 1) * took)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         if number == signal.SIGKILL:

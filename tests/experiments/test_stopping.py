@@ -211,6 +211,38 @@ def test_a_script_ends_with_the_status_whatever_a_library_makes_of_the_signal(sm
         assert done.stderr.splitlines()[-1:] == said
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_signals_while_the_interpreter_ends_change_no_status(small, tmp_path, stopped):
+    """It calls what libraries have registered, gives signal handlers up, then frees what is left."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import atexit, os, signal, sys
+            from experiments.hydra_script import hydra_script
+
+            def send(kill=os.kill, process=os.getpid(), numbers=(signal.SIGTERM, signal.SIGUSR1), write=os.write):
+                for number in numbers:
+                    kill(process, number)
+                write(1, b"sent ")
+
+            class Held:
+                def __del__(self, send=send):
+                    send()
+
+            sys.held = Held()
+            atexit.register(send)
+            hydra_script(lambda config: {"signal.raise_signal(signal.SIGTERM)" if stopped else None})()
+            """
+        )
+    )
+    environment = {**script_environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'babyai-text'}"}
+    command = [sys.executable, str(script), *small]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    said = "stopped by SIGTERM: the same command goes on\n" if stopped else ""
+    assert (done.returncode, done.stdout, done.stderr) == (STOPPED if stopped else 0, "sent sent ", said)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", HANDLED)
 @pytest.mark.parametrize("backend", ["sync", "process"])

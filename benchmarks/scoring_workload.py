@@ -1,8 +1,8 @@
 """The workload of the scoring benchmarks: models from config with random weights, prompts of known length, heads.
 
-Shapes are those of Flan-T5-small and -large, of a small Llama and Llama-1B, of a small GPT-2, and tiny ones for tests
-of the scripts. Prompts look like GLAM's (possible actions, goal, three observations of some sentences) and have an
-exact number of tokens, because the tokenizer takes a word for a token.
+Shapes are those of Flan-T5-small, -large and -xl, of a small Llama, Llama-1B and LLaMA-7B, of a small GPT-2, and tiny
+ones for tests of the scripts. Prompts look like GLAM's (possible actions, goal, three observations of some sentences)
+and have an exact number of tokens, because the tokenizer takes a word for a token.
 """
 
 import random
@@ -90,15 +90,21 @@ SHAPES: dict[str, dict[str, Callable[[], transformers.PretrainedConfig]]] = {
         "t5": lambda: _t5(1024, 24, 16, 64, 2816, 32128),
         "llama": lambda: _llama(2048, 16, 32, 8, 8192, 128256),
     },
+    "xl": {
+        "t5": lambda: _t5(2048, 24, 32, 64, 5120, 32128),
+        "llama": lambda: _llama(4096, 32, 32, 32, 11008, 32000),
+    },
 }
 
 
-def write_model(folder: Path, model: str, size: str, dtype: str, tokenizer: Any = None) -> None:
-    """Model with random weights and a tokenizer, `make_tokenizer`'s or the given one, in Hugging Face format."""
+def write_model(folder: Path, model: str, size: str, dtype: str, tokenizer: Any = None, device: str = "cpu") -> None:
+    """Model with random weights, drawn on `device`, and a tokenizer, `make_tokenizer`'s or the given one, in Hugging
+    Face format."""
     config = SHAPES[size][model]()
     auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     torch.manual_seed(0)
-    made = auto.from_config(config, dtype=DTYPES[dtype])
+    with torch.device(device):
+        made = auto.from_config(config, dtype=DTYPES[dtype])
     if model == "t5":
         # An untied T5 head starts with weights of 1, hence logits of 20 to 80 and rounding errors to match; trained
         # heads give logits of about 1, as this does.

@@ -103,7 +103,8 @@ def test_the_table_goes_between_its_markers(tmp_path: Path) -> None:
 
 
 def test_ppo_iterations_of_a_tiny_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    options = "--size tiny --envs 2 --steps 3 --iterations 1 --batch-size 4 --threads 1 rl_script_args.epochs=1"
+    keys = ["number_envs=2", "frames_per_proc=3", "batch_size=4", "epochs=1"]
+    options = " ".join(["--size tiny --iterations 1 --threads 1", *(f"rl_script_args.{key}" for key in keys)])
     monkeypatch.setattr(sys, "argv", ["ppo_iterations.py", *options.split()])
     assert import_module("ppo_iterations").main() == 0
     printed = capsys.readouterr().out
@@ -114,3 +115,12 @@ def test_ppo_iterations_of_a_tiny_model(monkeypatch: pytest.MonkeyPatch, capsys:
     )
     assert share == pytest.approx(rate / 17.36, abs=0.01)
     assert hours == pytest.approx(1_500_000 / rate / 3600, rel=0.02)
+
+
+def test_iterations_of_twosome(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    options = "--model llama --size tiny --dtype bf16 --iterations 1 --experiment twosome_food_preparation"
+    monkeypatch.setattr(sys, "argv", ["ppo_iterations.py", *options.split(), "rl_script_args.frames_per_proc=8"])
+    assert import_module("ppo_iterations").main() == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("| one iteration of 32 steps")
+    assert "hours for 50,000 steps" in printed

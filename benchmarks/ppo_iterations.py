@@ -88,6 +88,8 @@ def measure(config: Config, args: argparse.Namespace) -> tuple[dict[str, float],
     seconds = dict.fromkeys(PARTS, 0.0)
     paths = ExperimentPaths.of(config)
     paths.make_writable()
+    if args.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # of the model that was written
     with TrainingRun(config, paths, open_llm_agent) as run:
         run.resume()
         for iteration in range(args.iterations + 1):
@@ -97,6 +99,7 @@ def measure(config: Config, args: argparse.Namespace) -> tuple[dict[str, float],
             run.record(rollout, stats, seconds=first + second)
             run.checkpoint_if_due()
             third = time.perf_counter() - start
+            print(f"iteration {iteration}: {first:.2f} + {second:.2f} + {third:.2f} s", file=sys.stderr, flush=True)
             if iteration > 0:
                 for part, took in zip(PARTS, (first, second, third), strict=True):
                     seconds[part] += took / args.iterations

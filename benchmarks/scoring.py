@@ -39,7 +39,7 @@ def main() -> int:
     worst = 0.0
     for model in args.models:
         with tempfile.TemporaryDirectory() as folder:
-            write_model(Path(folder), model, args.sizes, args.dtype)
+            write_model(Path(folder), model, args.sizes, args.dtype, device=args.device)
             times = measure(Path(folder), _plan(args))
             more = parts(Path(folder), model, args)
         columns[model] = _figures(model, times, args) | more

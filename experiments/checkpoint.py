@@ -56,6 +56,7 @@ FREE_ON_RESUME = (
     "lamorel_args.distributed_setup_args",
     "lamorel_args.accelerate_args",
     "lamorel_args.llm_args.minibatch_size",
+    "lamorel_args.llm_args.tokens_per_chunk",
     "lamorel_args.llm_args.parallelism",
 )
 

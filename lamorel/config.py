@@ -79,6 +79,8 @@ class LLMArgs:
     model_path: str | None = None  # folder or hub id; required where an LLM is loaded
     pretrained: bool = True  # False: random weights of the model's architecture, drawn from `seed`
     minibatch_size: int = _at_least(1, 16)  # rows (context, or context with candidate) of any one forward
+    # Tokens of one forward and backward of an update; None: 2048 on a CPU, on a GPU what its memory is taken to hold.
+    tokens_per_chunk: int | None = _at_least(1, None)
     pre_encode_inputs: bool = True  # what module functions see of a decoder-only model: from the last context token on
     load_in_4bit: bool = False
     load_in_8bit: bool = False

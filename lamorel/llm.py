@@ -17,6 +17,7 @@ from lamorel.module_function import BaseModuleFunction
 from lamorel.scoring import TokenScores, per_candidate, read_scores
 from lamorel.tokenization import TextEncoder, TokenIds, check_inputs
 from lamorel.trie import plan_all
+from lamorel.update_chunks import gpu_memory, tokens_that_fit
 from lamorel.ways import Shared, Ways
 
 BUILTIN_KEYS = ("__score", "__tokens", "__logits")
@@ -98,6 +99,13 @@ class LLMModule(torch.nn.Module):
         """Indices of contexts of similar length, in groups of about `tokens` tokens, their candidates included."""
         tries = plan_all(self.encoder.candidates(candidates))
         return self.ways.chunks(self.encoder.contexts(contexts), tries, tokens=tokens, rows=max(1, len(contexts)))
+
+    @property
+    def tokens_per_chunk(self) -> int:
+        """What suits one forward and backward of an update."""
+        if self._args.tokens_per_chunk is not None:
+            return self._args.tokens_per_chunk
+        return tokens_that_fit(self._LLM_model, gpu_memory(self._LLM_model))
 
     @property
     def minibatch_size(self) -> int:

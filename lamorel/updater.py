@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from lamorel.config import LLM_KEY
+
 LossFunction = Callable[..., torch.Tensor]
 
 
@@ -25,10 +27,11 @@ class BaseUpdater(ABC):
     the name of an attribute that is an optimizer, it is checked against it before anything is loaded.
 
     Attributes:
-        tokens_per_chunk: token budget of one chunk of `accumulate`, contexts and candidates together.
+        tokens_per_chunk: token budget of one chunk of `accumulate`, contexts and candidates together; None:
+            `llm_args.tokens_per_chunk`.
     """
 
-    tokens_per_chunk: int = 2048
+    tokens_per_chunk: int | None = None
 
     _llm_module: Any = None
     _pending_optimizer_state: dict[str, Any] | None = None
@@ -84,9 +87,14 @@ class BaseUpdater(ABC):
         _check_rows(rows, total)
         losses: torch.Tensor | None = None
         with self._llm_module.one_exchange():
-            for chunk in self._llm_module.module.chunks(contexts, candidates, self.tokens_per_chunk):
-                loss = self._chunk_losses(chunk, loss_fn, keys, contexts, candidates, rows)
-                (loss.sum() / total).backward()
+            tokens = self.tokens_per_chunk or self._llm_module.module.tokens_per_chunk
+            for chunk in self._llm_module.module.chunks(contexts, candidates, tokens):
+                try:
+                    loss = self._chunk_losses(chunk, loss_fn, keys, contexts, candidates, rows)
+                    (loss.sum() / total).backward()
+                except torch.cuda.OutOfMemoryError as error:
+                    error.add_note(f"{LLM_KEY}.tokens_per_chunk is {tokens} here: lower it")
+                    raise
                 if losses is None:
                     losses = loss.new_empty(total)
                 losses[torch.tensor(chunk, device=loss.device)] = loss.detach()

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 from test_lamorel_checkpoint import CANDIDATES, CONTEXTS, Learner
-from test_lamorel_placement import GPUValue, assert_close
+from test_lamorel_placement import assert_close
+from test_lamorel_updates import Value
 
 from lamorel import Caller
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 
 def caller_on(tiny: Any, use_gpu: bool, **more: Any) -> Caller:
-    functions = {"value": GPUValue()}
+    functions = {"value": Value()}
     return tiny.caller(updater=Learner(), functions=functions, parallelism={"use_gpu": use_gpu}, **more)
 
 

@@ -86,7 +86,7 @@ def test_hooks_on_every_part(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest
 def test_two_gpus(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: bool) -> None:
     def options(**more: Any) -> dict[str, Any]:
         adapters = LORA[tiny_pair.family] if lora else None
-        return {"updater": Learner(), "functions": {"value": GPUValue()}, "lora": adapters, **more}
+        return {"updater": Learner(), "functions": {"value": Value()}, "lora": adapters, **more}
 
     with tiny_pair.caller(**options(parallelism={"use_gpu": True})) as caller:
         expected = caller.score(CONTEXTS, CANDIDATES, ["value"])
@@ -109,12 +109,6 @@ def test_two_gpus(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         caller.update(CONTEXTS, CANDIDATES)
         caller.load(tmp_path)
         assert_close(caller.score(CONTEXTS, CANDIDATES, ["value"]), after)
-
-
-class GPUValue(Value):
-    def initialize(self) -> None:
-        super().initialize()
-        self.linear.to(self.device)
 
 
 def assert_close(found: list[Any], expected: list[Any]) -> None:

@@ -22,7 +22,7 @@ class Value(BaseModuleFunction):
     context_only = True
 
     def initialize(self) -> None:
-        self.linear = torch.nn.Linear(self.llm_config.hidden_size, 1)
+        self.linear = torch.nn.Linear(self.llm_config.hidden_size, 1).to(self.device)
 
     def forward(self, forward_outputs: Any, minibatch: Any, tokenized_contexts: Any, **kwargs: Any) -> torch.Tensor:
         states = forward_outputs.get("decoder_hidden_states")

@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -242,15 +243,16 @@ def parse_config(tree: DictConfig, *, model_exists: bool = True) -> Config:
     if OmegaConf.is_missing(rl_tree, "path"):
         rl_tree.path = ""  # read by the launcher only
     rl = _typed(rl_tree)
+    own: dict[str, str] = {}
     if rl.symbolic_ppo:  # in this one place, so that training and tests have one experiment id
-        rl = dataclasses.replace(rl, **{name: getattr(rl.symbolic, name) for name in SYMBOLIC_REPLACES})
+        own = {name: f"symbolic.{name}" for name in SYMBOLIC_REPLACES}
         if rl.symbolic.encoder == "mlp":  # no prompter's key is read: the actions are the environment's
             rl = dataclasses.replace(rl, prompter="environment")
     elif rl.method == "twosome":
-        # its agent normalises advantages itself
-        own = {name: getattr(rl.twosome, name) for name in TWOSOME_REPLACES} | {"normalize_advantages": False}
-        rl = dataclasses.replace(rl, **own)
-    validate_values(rl)
+        own = {name: f"twosome.{name}" for name in TWOSOME_REPLACES}
+        rl = dataclasses.replace(rl, normalize_advantages=False)  # its agent does it itself
+    rl = dataclasses.replace(rl, **{name: attrgetter(key)(rl) for name, key in own.items()})
+    validate_values(rl, own)
     llm_args = tree.lamorel_args.llm_args
     if rl.bot or rl.random_agent or rl.symbolic_ppo:
         tree.lamorel_args.distributed_setup_args.n_llm_processes = 0

@@ -40,45 +40,53 @@ class SkippedSteps:
 
     Attributes:
         update: the update that runs, for what is said; None where a run has no updates but gradient steps alone.
-        in_a_row: skipped since the last step that was taken. While there are any, the weights may be what is broken.
     """
 
     def __init__(self, limit: int, *, speaks: bool = True) -> None:
         self.limit = limit
         self.speaks = speaks
         self.update: int | None = None
-        self.in_a_row = 0
-        self._since = ""
+        self._counts: dict[str, int] = {}  # by part, those skipped since the part's last step that was taken
+        self._since: dict[str, str] = {}
 
-    def taken(self, loss: float, grad_norm: float, step: int) -> bool:
+    @property
+    def in_a_row(self) -> int:
+        """Skipped since the last step that was taken. While there are any, the weights may be what is broken."""
+        return max(self._counts.values(), default=0)
+
+    def taken(self, loss: float, grad_norm: float, step: int, part: str = "") -> bool:
         """Count a gradient step; whether it was taken (`can_be_taken`).
 
         Args:
             step: number of the step, within the update if there is one.
+            part: of the network, where each has an optimizer of its own: another part's good steps mend nothing.
 
         Raises:
-            DivergedError: it is the last of `limit` in a row that were not.
+            DivergedError: it is the last of `limit` in a row, of its part, that were not.
         """
         if can_be_taken(loss, grad_norm):
-            self.in_a_row = 0
+            self._counts[part] = 0
             return True
         where = f"gradient step {step}" if self.update is None else f"gradient step {step} of update {self.update}"
         what = f"the gradient's norm is {grad_norm}" if math.isfinite(loss) else f"the loss is {loss}"
-        if not self.in_a_row:
-            self._since = where
-        self.in_a_row += 1
+        count = self._counts.get(part, 0) + 1
+        if count == 1:
+            self._since[part] = where
+        self._counts[part] = count
+        whose = f" of the {part}" if part else ""
         if self.speaks:
-            logger.warning("%s is skipped, %s (%d in a row)", where, what, self.in_a_row)
-        if self.in_a_row >= self.limit:
-            raise DivergedError(f"{self.in_a_row} gradient steps in a row were skipped, from {self._since} on: {what}")
+            logger.warning("%s is skipped, %s (%d in a row%s)", where, what, count, whose)
+        if count >= self.limit:
+            since = self._since[part]
+            raise DivergedError(f"{count} gradient steps{whose} in a row were skipped, from {since} on: {what}")
         return False
 
     def get_state(self) -> dict[str, Any]:
-        return {"in_a_row": self.in_a_row, "since": self._since}
+        return {"in_a_row": dict(self._counts), "since": dict(self._since)}
 
     def set_state(self, state: dict[str, Any] | None) -> None:
         """Go on from `get_state`; None, of a checkpoint of version 0.3, means that nothing was skipped."""
-        self.in_a_row, self._since = (0, "") if state is None else (state["in_a_row"], state["since"])
+        self._counts, self._since = ({}, {}) if state is None else (dict(state["in_a_row"]), dict(state["since"]))
 
 
 def check_policy(log_probs: np.ndarray, values: np.ndarray | None, states: Sequence[Any]) -> None:

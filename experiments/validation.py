@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,15 +37,23 @@ POSITIVE = (
     "max_skipped_gradient_steps", "number_episodes",
 )  # fmt: skip
 NOT_NEGATIVE = ("seed", "num_dists", "entropy_coef", "value_loss_coef", "reward_scale")
+MAY_BE_INFINITE = ("max_grad_norm", "target_kl")  # no limit
 UNIT_INTERVAL = ("discount", "return_discount", "gae_lambda", "beta1", "beta2")
 
 
-def validate_values(rl: RLScriptArgs) -> None:
-    """Every rule on `rl_script_args` that needs no import beyond the standard library."""
+def validate_values(rl: RLScriptArgs, own: Mapping[str, str]) -> None:
+    """Every rule on `rl_script_args` that needs no import beyond the standard library.
+
+    Args:
+        own: keys whose value is that of a section, with the key there, such as lr: symbolic.lr.
+    """
 
     def complain(key: str, remedy: str) -> None:
-        raise UserError(f"rl_script_args.{key}={getattr(rl, key)!r}: {remedy}")
+        raise UserError(f"rl_script_args.{own.get(key, key)}={getattr(rl, key)!r}: {remedy}")
 
+    for key, value in _floats(dataclasses.asdict(rl)):
+        if math.isnan(value) or (math.isinf(value) and key.rpartition(".")[2] not in MAY_BE_INFINITE):
+            raise UserError(f"rl_script_args.{own.get(key, key)}={value}: give a finite number")
     for key, allowed in CHOICES.items():
         if getattr(rl, key) not in allowed:
             complain(key, f"choose one of {', '.join(map(str, allowed))}")
@@ -89,6 +99,15 @@ def validate_values(rl: RLScriptArgs) -> None:
     if rl.symbolic_ppo:
         _validate_symbolic(rl, complain)
     _validate_tests(rl, complain)
+
+
+def _floats(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Full keys, below `prefix`, and values of all floating-point numbers of nested mappings."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _floats(value, f"{prefix}{key}.")
+        elif isinstance(value, float):
+            yield f"{prefix}{key}", value
 
 
 def validate_twosome(config: Config) -> None:

@@ -198,9 +198,9 @@ def _type_name(option: Any) -> str:
 def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
     if "choices" in metadata and value not in metadata["choices"]:
         raise LamorelConfigError(f"{path}: expected one of {', '.join(metadata['choices'])}, got {value!r}")
-    if "minimum" in metadata and value is not None and value < metadata["minimum"]:
+    if "minimum" in metadata and value is not None and not value >= metadata["minimum"]:  # nor is NaN
         raise LamorelConfigError(f"{path}: expected a number of at least {metadata['minimum']}, got {value!r}")
-    if "maximum" in metadata and value is not None and value > metadata["maximum"]:
+    if "maximum" in metadata and value is not None and not value <= metadata["maximum"]:
         raise LamorelConfigError(f"{path}: expected a number of at most {metadata['maximum']}, got {value!r}")
 
 

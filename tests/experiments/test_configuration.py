@@ -1,6 +1,7 @@
 """configs/base.yaml against the published defaults, and the rules between keys."""
 
 import dataclasses
+import math
 
 import pytest
 from omegaconf import OmegaConf
@@ -79,11 +80,26 @@ def test_keys_that_twosome_has_under_other_names_are_warned_of(caplog):
         (["tests=[nothing]"], "change_intro_first_personne_agent, other_goal_test"),
         (["tiny_llm.heads=two"], "tiny_llm.heads"),
         (["tiny_llm.heads=0"], "tiny_llm.heads=0: give a number above 0"),
+        (
+            ["method=twosome", "twosome.gae_lambda=2"],
+            "^rl_script_args.twosome.gae_lambda=2.0: give a number from 0 to 1",
+        ),
+        (["symbolic_ppo=true", "symbolic.lr=-1"], "^rl_script_args.symbolic.lr=-1.0: give a number above 0"),
+        (["symbolic_ppo=true", "symbolic.lr=nan"], "^rl_script_args.symbolic.lr=nan: give a finite number"),
+        (["lr=nan"], "^rl_script_args.lr=nan: give a finite number"),
+        (["reward_scale=inf"], "^rl_script_args.reward_scale=inf: give a finite number"),
+        (["twosome.actor_lr=nan"], "^rl_script_args.twosome.actor_lr=nan: give a finite number"),
+        (["max_grad_norm=nan"], "^rl_script_args.max_grad_norm=nan: give a finite number"),
     ],
 )
 def test_rules_between_keys(small, overrides, message):
     with pytest.raises(UserError, match=message.replace("[", r"\[")):
         make_config([*small, *(f"rl_script_args.{override}" for override in overrides)])
+
+
+def test_infinity_is_no_limit(small):
+    config = make_config([*small, "rl_script_args.max_grad_norm=inf", "rl_script_args.target_kl=inf"])
+    assert (config.rl.max_grad_norm, config.rl.target_kl) == (math.inf, math.inf)
 
 
 def test_one_rl_process(small):

@@ -1,6 +1,7 @@
 """Numbers that are not finite: a step is skipped and counted, too many in a row end the run, its checkpoint intact."""
 
 import functools
+import json
 import logging
 import math
 import re
@@ -66,11 +67,27 @@ def test_steps_are_counted_in_a_row(caplog):
         again.taken(-INF, 1.0, 1)
 
 
+def test_good_steps_of_one_part_do_not_excuse_another(caplog):
+    skipping = SkippedSteps(3)
+    for step in (1, 2):
+        assert skipping.taken(1.0, 1.0, step, "critic")
+        assert not skipping.taken(NAN, 1.0, step, "actor")
+    assert caplog.messages[-1] == "gradient step 2 is skipped, the loss is nan (2 in a row of the actor)"
+    again = SkippedSteps(3)
+    again.set_state(json.loads(json.dumps(skipping.get_state())))
+    assert again.taken(1.0, 1.0, 3, "critic")
+    assert again.in_a_row == 2
+    with pytest.raises(DivergedError, match=r"^3 gradient steps of the actor in a row .* from gradient step 1 on"):
+        again.taken(NAN, 1.0, 3, "actor")
+    assert skipping.taken(1.0, 1.0, 3, "actor")
+    assert skipping.in_a_row == 0
+
+
 def test_a_checkpoint_from_before_skipping():
     with_state, skipping = corridor_agent(), SkippedSteps(3)
     state = with_state.get_state()
     del state["skipping"]
-    with_state.skipping.in_a_row = 2
+    with_state.skipping.taken(NAN, 1.0, 1)
     with_state.set_state(state)
     assert with_state.skipping.get_state() == skipping.get_state()
 
@@ -355,7 +372,7 @@ def test_two_llm_processes_decide_alike(tiny_models, tmp_path):
     model = SimpleNamespace(config=lambda: args)
     launched = Launch.of(tmp_path / "two", lamorel_args(model, 2), script=Path(spoilt_updates.__file__))
     process = launched.start(launched.command())
-    _, errors = process.communicate(timeout=180)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     found = torch.load(launched.folder / "results.pt")
     assert [len(shares) for shares in found["reports"]] == [2, 2, 2, 2, 1, 1]

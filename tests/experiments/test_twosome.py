@@ -303,6 +303,25 @@ def test_steps_that_are_not_finite_are_skipped(twosome, monkeypatch):
         assert all(torch.isfinite(weight).all() for weight in agent.caller._worker._llm.parameters())
 
 
+@pytest.mark.parametrize("part", [CRITIC, ACTOR])
+def test_a_part_all_of_whose_steps_are_skipped_ends_the_run(twosome, monkeypatch, part):
+    """In each update 4 of either; the other part's are good."""
+    original = TwosomePPOAgent._llm_step
+
+    def poisoned(self, samples, *, part, lr):
+        if part == poisoned_part:
+            (samples.returns if part == CRITIC else samples.advantages)[0] = float("nan")
+        return original(self, samples, part=part, lr=lr)
+
+    poisoned_part = part
+    monkeypatch.setattr(TwosomePPOAgent, "_llm_step", poisoned)
+    limit = "rl_script_args.max_skipped_gradient_steps=6"
+    said = rf"update 2 .*6 gradient steps of the {part} in a row .*step {1 if part == CRITIC else 5} of update 1 on"
+    with pytest.raises(UserError, match=said):
+        train(make_config([*twosome, limit]))
+    assert not (paths_of(twosome).models / "last").exists()  # put off
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("samples", [8, 1])
 def test_two_llm_processes_are_one(twosome, tmp_path, monkeypatch, samples):

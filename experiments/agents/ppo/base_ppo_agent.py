@@ -152,7 +152,7 @@ class BasePPOAgent(ABC):
         """
         steps, skipped = [], 0
         for number, step in enumerate(self._gradient_steps(self._samples(rollout)), start=1):
-            if self.skipping.taken(step["loss"], step["grad_norm"], number):
+            if self.skipping.taken(step["loss"], step["grad_norm"], number, self._part(step)):
                 steps.append(step)
             else:
                 skipped += 1
@@ -189,6 +189,10 @@ class BasePPOAgent(ABC):
             was_taken = can_be_taken(step["loss"], step["grad_norm"])
             if was_taken and self.config.target_kl is not None and step["approx_kl"] > self.config.target_kl:
                 return
+
+    def _part(self, step: dict[str, float]) -> str:
+        """Which part of the network a gradient step was of, where each has an optimizer of its own."""
+        return ""
 
     def _summary(self, steps: Sequence[dict[str, float]]) -> dict[str, float]:
         """What an update reports, of the reports of its gradient steps that were taken: their means and number."""

@@ -66,6 +66,9 @@ class TwosomePPOAgent(LLMPPOAgent):
                     actor_learns = False
                     break
 
+    def _part(self, step: dict[str, float]) -> str:
+        return CRITIC if "value_loss" in step else ACTOR
+
     def _summary(self, steps: Sequence[dict[str, float]]) -> dict[str, float]:
         """Means over each part's steps; the step that was dropped counts in what is said of the ratio alone."""
         critic = [step for step in steps if "value_loss" in step]

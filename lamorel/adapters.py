@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import transformers
 from transformers.utils import find_adapter_config_file
 
 from lamorel.config import LLM_KEY, LamorelConfigError, LoraArgs
+
+_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 def has_adapter(model: Any) -> bool:
@@ -27,10 +30,36 @@ def base_of_adapter(location: str) -> str | None:
 
 
 def load_adapter(model: Any, location: str) -> Any:
-    """The model with the adapter of a folder, which is trained further while the model's own weights are frozen."""
-    from peft import PeftModel
+    """The model with the adapter of a folder (or hub id), which is trained further while the model's own weights are
+    frozen.
 
-    return PeftModel.from_pretrained(model, location, is_trainable=True)
+    Raises:
+        LamorelConfigError: it is of another model, or of a kind that peft does not know.
+        OSError: a folder has no weights.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    if Path(location).is_dir() and not any(Path(location, name).is_file() for name in _WEIGHTS):
+        raise FileNotFoundError(f"it has no {_WEIGHTS[0]}")
+    saved, name = set(load_peft_weights(location, device="cpu")), type(model).__name__
+    try:
+        adapted = PeftModel.from_pretrained(model, location, is_trainable=True)
+    except (KeyError, RuntimeError, ValueError) as error:  # kind, shapes, names of modules
+        reason = textwrap.shorten(str(error), 240)
+        raise LamorelConfigError(
+            f"{LLM_KEY}.model_path {location}: the adapter does not fit {name}, or its adapter_config.json is not that "
+            f"of its weights: give another, or the model that it was made for ({reason})"
+        ) from error
+    # peft warns of these alone, and goes on with adapters as they were drawn
+    live = set(get_peft_model_state_dict(adapted))
+    lost = sorted((live - saved) | {name for name in saved - live if "lora_" in name})
+    if lost:
+        raise LamorelConfigError(
+            f"{LLM_KEY}.model_path {location}: the adapter is of another model than {name}: {len(lost)} of its "
+            f"tensors, such as {lost[0]}, have no counterpart"
+        )
+    return adapted
 
 
 def add_lora(model: Any, lora: LoraArgs, model_type: str) -> Any:

@@ -43,9 +43,12 @@ _BAD_WEIGHTS_TEXTS = ("PytorchStreamReader", "ignore_mismatched_sizes")
 
 
 def model_location(model_path: str) -> str:
-    """What Hugging Face's `from_pretrained` takes for a `model_path`: the folder, `~` expanded, or else the hub id."""
+    """What Hugging Face's `from_pretrained` takes for a `model_path`: the folder, `~` expanded, or else the hub id.
+
+    Folders are absolute: an adapter's checkpoint names its model, and is to be loaded from any working folder.
+    """
     folder = os.path.expanduser(model_path)
-    return folder if os.path.isdir(folder) else model_path
+    return os.path.abspath(folder) if os.path.isdir(folder) else model_path
 
 
 def read_config(args: LLMArgs) -> Any:

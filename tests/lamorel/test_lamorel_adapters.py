@@ -1,5 +1,6 @@
 """LoRA: adapters in fp32 or not, merged or separate, and trained further from their folder."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from test_lamorel_checkpoint import CANDIDATES, CONTEXTS, LORA, Learner, assert_equal, weights
 from test_lamorel_updates import Value
 
@@ -169,3 +171,43 @@ def test_a_damaged_adapter(t5: Any, tmp_path: Path) -> None:
     (tmp_path / "adapter_model.safetensors").write_bytes(b"damaged")
     with pytest.raises(LamorelConfigError, match="copy or download the adapter again"):
         Caller({"llm_args": {"model_path": str(tmp_path)}})
+
+
+@pytest.mark.parametrize(
+    ("config", "layer", "message"),
+    [
+        ({"r": 3}, 0, r"the adapter does not fit T5.*, or its adapter_config.json is not that of its weights: .*size"),
+        ({"target_modules": ["nothing"]}, 0, r"the adapter does not fit T5.*Target modules .*nothing"),
+        ({"peft_type": "NOTHING"}, 0, r"the adapter does not fit T5.*NOTHING"),
+        ({}, 7, r"the adapter is of another model than T5.*tensors, such as .*block\.0\..*, have no counterpart"),
+    ],
+)
+def test_an_adapter_that_does_not_fit(
+    t5: Any, tmp_path: Path, config: dict[str, Any], layer: int, message: str
+) -> None:
+    with t5.caller(lora=LORA["t5"]) as caller:
+        caller.save(tmp_path)
+    given = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(given | config))
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    renamed = {name.replace("block.0.", f"block.{layer}."): tensor for name, tensor in tensors.items()}
+    save_file(renamed, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(LamorelConfigError, match=f"^lamorel_args.llm_args.model_path {tmp_path}: {message}"):
+        Caller({"llm_args": {"model_path": str(tmp_path)}})
+
+
+def test_an_adapter_without_weights(t5: Any, tmp_path: Path) -> None:
+    with t5.caller(lora=LORA["t5"]) as caller:
+        caller.save(tmp_path)
+    (tmp_path / "adapter_model.safetensors").unlink()
+    with pytest.raises(LamorelConfigError, match=r"cannot be loaded: .*it has no adapter_model\.safetensors"):
+        Caller({"llm_args": {"model_path": str(tmp_path)}})
+
+
+def test_an_adapter_finds_its_model_from_any_folder(t5: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the model was given as a relative path."""
+    monkeypatch.chdir(t5.folder.parent)
+    with Caller({"llm_args": {"model_path": t5.folder.name, "lora": LORA["t5"]}}) as caller:
+        caller.save(tmp_path)
+    monkeypatch.chdir("/")
+    transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path)

@@ -1,7 +1,9 @@
 """Tiny models, small configurations, and scripts as a user runs them."""
 
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -104,7 +106,7 @@ def script_environment():
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def run_script(name, overrides, cwd, *, timeout=120):
+def run_script(name, overrides, cwd, *, timeout=300):
     """Run experiments/NAME as a user does, from the folder `cwd`."""
     command = [sys.executable, str(ROOT / "experiments" / name), *overrides]
     return subprocess.run(
@@ -113,12 +115,27 @@ def run_script(name, overrides, cwd, *, timeout=120):
 
 
 def wait_for_handler(process):
-    """Until the script has a handler for SIGTERM: its first imports are over."""
-    deadline = time.monotonic() + 30
-    while True:
-        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
-        if caught & 1 << signal.SIGTERM - 1:
-            return
-        assert time.monotonic() < deadline, "no handler in half a minute"
+    """Until the script has a handler for SIGTERM: its first imports are over; or has ended, before anybody looked."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not has_handler(process.pid):
+        assert time.monotonic() < deadline, "no handler in two minutes"
         time.sleep(0.01)
+
+
+def has_handler(pid):
+    """Whether a process has a handler for SIGTERM."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+    return bool(caught & 1 << signal.SIGTERM - 1)
+
+
+def free_port():
+    """A port that is free, and that Linux gives to nobody who does not name it, so that it still is when it is used."""
+    while True:
+        port = 10_000 + secrets.randbelow(5_000)  # below those of SLURM jobs, too; tests set the seed of `random`
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port

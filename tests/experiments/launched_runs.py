@@ -4,14 +4,13 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.experiments.conftest import ROOT, script_environment
+from tests.experiments.conftest import ROOT, free_port, has_handler, script_environment
 from tests.experiments.test_training import paths_of
 
 MARK = "TEST_RUN"  # in the environment of every process of a run
@@ -34,7 +33,7 @@ class LaunchedRun:
     def start(self, script="train_language_agent.py"):
         args = "lamorel_args.accelerate_args"
         place = [f"{args}.num_machines={self.machines}", f"{args}.main_process_ip=127.0.0.1"]
-        place += [f"{args}.main_process_port={_free_port()}"] if self.machines > 1 else []
+        place += [f"{args}.main_process_port={free_port()}"] if self.machines > 1 else []
         for machine in range(self.machines):
             command = [sys.executable, "-m", "lamorel_launcher.launch", "--config-path", str(ROOT / "configs")]
             command += ["--config-name", "base", f"rl_script_args.path={ROOT / 'experiments' / script}"]
@@ -45,30 +44,39 @@ class LaunchedRun:
 
     def processes(self):
         """Process id -> its environment, of everything that runs; launchers have no RANK."""
-        return {pid: env for pid, env in _environments() if env.get(MARK) == self.mark}
+        return marked(self.mark)
 
     def rank(self, rank):
         """The process id of a rank (its children have its environment, and higher ids)."""
         return min(pid for pid, env in self.processes().items() if env.get("RANK") == str(rank))
 
     def on_machine(self, machine):
-        """All process ids of a machine."""
-        ranks = {pid for pid, env in self.processes().items() if env.get("GROUP_RANK") == str(machine)}
-        return ranks | {self.launchers[machine].pid}
+        """All process ids of a machine, its launcher first: it must not live to tell what becomes of the others."""
+        ranks = [pid for pid, env in self.processes().items() if env.get("GROUP_RANK") == str(machine)]
+        return [self.launchers[machine].pid, *ranks]
 
     def send_to_all(self, number):
         """As SLURM does to a job step."""
         send(self.processes(), number)
 
-    def wait_for_update(self, update, seconds=120):
-        """Until an update is over; fails where the run ends before."""
+    def wait_for_update(self, update):
+        """Until an update is over."""
+        self._wait(lambda: update_of(self.overrides) >= update)
+
+    def wait_for_handler(self):
+        """Until the script of rank 0 handles signals."""
+        self._wait(lambda: any(env.get("RANK") == "0" for env in self.processes().values()))
+        self._wait(lambda: has_handler(self.rank(0)))
+
+    def _wait(self, condition, seconds=240):
+        """Until it holds; fails where the run ends before."""
         deadline = time.monotonic() + seconds
-        while update_of(self.overrides) < update:
+        while not condition():
             assert all(launcher.poll() is None for launcher in self.launchers), self.end()
-            assert time.monotonic() < deadline, "no update"
+            assert time.monotonic() < deadline, "it did not come to that"
             time.sleep(0.01)
 
-    def end(self, seconds=60):
+    def end(self, seconds=120):
         """Exit status and stderr of every launcher, and the seconds until the last process was gone."""
         start = time.monotonic()
         while left := self.processes():
@@ -100,6 +108,11 @@ def update_of(overrides):
         return -1
 
 
+def marked(mark):
+    """Process id -> its environment, of everything that was started with this MARK."""
+    return {pid: env for pid, env in _environments() if env.get(MARK) == mark}
+
+
 def _environments():
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -109,9 +122,3 @@ def _environments():
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
         yield int(folder.name), dict(entry.decode(errors="replace").split("=", 1) for entry in entries if b"=" in entry)
-
-
-def _free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

@@ -130,7 +130,7 @@ def test_accumulated_forwards_are_one_batch(straight, data, tiny_models, tmp_pat
     assert_similar_rows(out, straight / "llama")
 
 
-def torchrun(processes, options, *, timeout=180):
+def torchrun(processes, options, *, timeout=300):
     """The script in several CPU processes, as its docstring says."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     return subprocess.run(

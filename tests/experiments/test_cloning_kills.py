@@ -1,7 +1,7 @@
 """kill -9 of behavioural cloning at any moment, in one process and in two."""
 
-import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -11,6 +11,7 @@ import pytest
 
 from tests.experiments.cloning_runs import arguments, assert_same_run, export_bot, run
 from tests.experiments.conftest import ROOT, script_environment
+from tests.experiments.launched_runs import MARK, marked, send
 
 SCRIPT = str(ROOT / "experiments" / "clm_behavioral-cloning.py")
 ONE = [sys.executable, SCRIPT]
@@ -18,11 +19,9 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_p
 LONG = {"per_device_batch_size": 2, "gradient_accumulation_steps": 2, "epochs": 4, "eval_every": 20}
 
 
-def start(command, options):
-    return subprocess.Popen(
-        [*command, *options], env=script_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+def start(command, options, mark=""):
+    environment = {**script_environment(), MARK: mark}
+    return subprocess.Popen([*command, *options], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def checkpointed(out):
@@ -35,17 +34,20 @@ def checkpointed(out):
 
 def kill_after_a_checkpoint(command, options, out, generator):
     """Let one more checkpoint be written, then kill all processes of the run at a random moment."""
-    before = checkpointed(out)
-    process = start(command, options)
+    before, mark = checkpointed(out), secrets.token_hex(8)
+    process = start(command, options, mark)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while process.poll() is None and checkpointed(out) in (0, before):
-            assert time.monotonic() < deadline, "no checkpoint in two minutes"
+            assert time.monotonic() < deadline, "no checkpoint in four minutes"
             time.sleep(0.005)
         time.sleep(generator.uniform(0, 0.3))
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        while left := marked(mark):  # torchrun's processes have sessions of their own, and outlive it
+            send(left, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run was over before the kill"
+    assert not (out / "config.json").exists(), "the run was over before the kill"
 
 
 @pytest.mark.slow
@@ -54,24 +56,26 @@ def test_kills_in_one_process(tiny_models, tmp_path, name):
     export_bot(tmp_path, 150, 1)
     longer = {**LONG, "epochs": 16}  # 560 steps of 10 ms on a quick machine: the kills come in the first quarter
     # a process as the killed ones are: with another number of threads than they have, sums differ in their last digit
-    assert start(ONE, arguments(tmp_path, tiny_models / name, tmp_path / "straight", **longer)).wait(timeout=120) == 0
+    assert start(ONE, arguments(tmp_path, tiny_models / name, tmp_path / "straight", **longer)).wait(timeout=300) == 0
     options = arguments(tmp_path, tiny_models / name, tmp_path / "killed", **longer)
     generator = random.Random(0)
     for _ in range(4):
         kill_after_a_checkpoint(ONE, options, tmp_path / "killed", generator)
-    assert start(ONE, options).wait(timeout=120) == 0
+    assert start(ONE, options).wait(timeout=300) == 0
     assert_same_run(tmp_path / "killed", tmp_path / "straight")
 
 
 @pytest.mark.slow
 def test_kills_in_two_processes(tiny_models, tmp_path):
     export_bot(tmp_path, 150, 1)
-    straight = arguments(tmp_path, tiny_models / "t5", tmp_path / "straight", **LONG)
-    assert start(TWO, straight).wait(timeout=180) == 0
-    options = arguments(tmp_path, tiny_models / "t5", tmp_path / "killed", **LONG)
+    longer = {**LONG, "epochs": 16}  # 288 steps
+    straight = arguments(tmp_path, tiny_models / "t5", tmp_path / "straight", **longer)
+    assert start(TWO, straight).wait(timeout=300) == 0
+    options = arguments(tmp_path, tiny_models / "t5", tmp_path / "killed", **longer)
+    generator = random.Random(1)
     for _ in range(2):
-        kill_after_a_checkpoint(TWO, options, tmp_path / "killed", random.Random(1))
-    assert start(TWO, options).wait(timeout=180) == 0
+        kill_after_a_checkpoint(TWO, options, tmp_path / "killed", generator)
+    assert start(TWO, options).wait(timeout=300) == 0
     assert_same_run(tmp_path / "killed", tmp_path / "straight")
 
 

@@ -5,7 +5,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -15,7 +14,7 @@ import pytest
 from experiments.cloning import training
 from experiments.stopping import STOPPED, Stopped
 from tests.experiments.cloning_runs import arguments, assert_same_run, export_bot, run
-from tests.experiments.conftest import script_environment, wait_for_handler
+from tests.experiments.conftest import free_port, script_environment, wait_for_handler
 from tests.experiments.test_cloning_kills import LONG, ONE, TWO, checkpointed
 
 # (step, whether its evaluation is still to come) of every stop, where each start is stopped when it looks for a signal
@@ -63,11 +62,11 @@ def test_stops_in_steps_and_in_evaluations(tiny_models, tmp_path, monkeypatch, a
 
 def test_a_signal_to_one_process(tiny_models, tmp_path):
     export_bot(tmp_path, 150, 1)
-    longer = {**LONG, "epochs": 200}
+    longer = {**LONG, "epochs": 2000}
     (process,) = start_plain(1, arguments(tmp_path, tiny_models / "t5", tmp_path / "out", **longer))
     wait_for_checkpoint(tmp_path / "out", [process])
     process.send_signal(signal.SIGUSR1)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == STOPPED, errors
     trainer = json.loads((tmp_path / "out" / "checkpoints" / "last" / "trainer.json").read_text())
     told = f"stopped by SIGUSR1 after step {trainer['update']}: the same command goes on from there"
@@ -77,10 +76,8 @@ def test_a_signal_to_one_process(tiny_models, tmp_path):
 
 def start_plain(count, options):
     """Processes as srun starts them: one task each, with what slurm/launch_accelerate.py puts into the environment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
     world = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "ACCELERATE_USE_CPU": "true"}
-    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     return [
         subprocess.Popen(
             [*ONE, *options],
@@ -94,11 +91,11 @@ def start_plain(count, options):
 
 def wait_for_checkpoint(out, processes):
     """Until there is another checkpoint than now."""
-    before, deadline = checkpointed(out), time.monotonic() + 120
+    before, deadline = checkpointed(out), time.monotonic() + 240
     while checkpointed(out) in (0, before):
         for process in processes:
             assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "no checkpoint in two minutes"
+        assert time.monotonic() < deadline, "no checkpoint in four minutes"
         time.sleep(0.005)
 
 
@@ -108,7 +105,7 @@ def test_signals_to_some_of_two_processes(tiny_models, tmp_path, stopped):
     export_bot(tmp_path, 150, 1)
     longer = {**LONG, "epochs": 16, "gradient_accumulation_steps": 1}
     for process in start_plain(2, arguments(tmp_path, tiny_models / "t5", tmp_path / "straight", **longer)):
-        process.communicate(timeout=180)
+        process.communicate(timeout=300)
     options = arguments(tmp_path, tiny_models / "t5", tmp_path / "out", **longer)
     generator = random.Random(0)
     for number in (signal.SIGUSR1, signal.SIGTERM):
@@ -117,13 +114,13 @@ def test_signals_to_some_of_two_processes(tiny_models, tmp_path, stopped):
         time.sleep(generator.uniform(0, 0.1))
         for index in stopped:
             processes[index].send_signal(number)
-        told = [process.communicate(timeout=60)[1] for process in processes]
+        told = [process.communicate(timeout=120)[1] for process in processes]
         assert [process.returncode for process in processes] == [STOPPED, STOPPED], told
         assert "after step" in told[0].splitlines()[-1]
         assert "Traceback" not in "".join(told)
         assert told[1] == ""
     for process in start_plain(2, options):
-        _, errors = process.communicate(timeout=180)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == os.EX_OK, errors
     assert_same_run(tmp_path / "out", tmp_path / "straight")
 
@@ -135,12 +132,12 @@ def test_signals_to_some_of_two_processes(tiny_models, tmp_path, stopped):
 def test_a_signal_to_torchrun(tiny_models, tmp_path, number, told):
     """It hands SIGTERM on, others if it is told to, and ends with a status of its own."""
     export_bot(tmp_path, 150, 1)
-    options = arguments(tmp_path, tiny_models / "t5", tmp_path / "out", **LONG)
+    options = arguments(tmp_path, tiny_models / "t5", tmp_path / "out", **{**LONG, "epochs": 2000})
     command = [*TWO[:-1], *told, TWO[-1], *options]
     process = subprocess.Popen(command, env=script_environment(), stderr=subprocess.PIPE, text=True)
     wait_for_checkpoint(tmp_path / "out", [process])
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     (step,) = re.findall(rf"stopped by {number.name} after step (\d+)", errors)
     trainer = json.loads((tmp_path / "out" / "checkpoints" / "last" / "trainer.json").read_text())
@@ -158,7 +155,7 @@ def test_signals_at_any_moment(tiny_models, tmp_path, number, status):
         wait_for_handler(process)
         time.sleep(tenths / 10)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
         assert process.returncode == status, errors
         assert f"stopped by {number.name}" in errors.splitlines()[-1]
         assert "Traceback" not in errors

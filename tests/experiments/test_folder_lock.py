@@ -82,17 +82,16 @@ def test_a_second_launched_run_refuses(small, tmp_path, hold):
 
 @pytest.fixture
 def no_locks(monkeypatch):
-    """A file system without locks, and little patience."""
+    """A file system without locks."""
 
     def none(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", none)
     monkeypatch.setattr(folder_lock, "BEAT", 0.1)
-    monkeypatch.setattr(folder_lock, "SILENCE", 1.0)
 
 
-def test_a_lease_where_there_are_no_locks(tmp_path, hold, no_locks, caplog):
+def test_a_lease_where_there_are_no_locks(tmp_path, hold, no_locks, monkeypatch, caplog):
     holder = hold(tmp_path, "lease")
     with pytest.raises(UserError, match=rf"in use by another run \(process {holder.pid} on .*since.*\): wait"):
         FolderLock(tmp_path, "another").__enter__()
@@ -100,8 +99,11 @@ def test_a_lease_where_there_are_no_locks(tmp_path, hold, no_locks, caplog):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     start = time.monotonic()
+    silence = folder_lock.SILENCE
+    monkeypatch.setattr(folder_lock, "SILENCE", 1.0)  # nobody is there who might be late
     with FolderLock(tmp_path, "another") as lock:
         assert time.monotonic() - start > 1.0  # it has looked for a sign of life
+        monkeypatch.setattr(folder_lock, "SILENCE", silence)
         lock.check()
         with pytest.raises(UserError, match=f"process {os.getpid()} "):
             FolderLock(tmp_path, "another").__enter__()

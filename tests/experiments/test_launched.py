@@ -18,7 +18,7 @@ from tests.experiments.test_training import assert_same_run, elsewhere, logs_wit
 LLM_PROCESSES = "lamorel_args.distributed_setup_args.n_llm_processes=2"
 
 
-def launch(script, overrides, cwd, *, timeout=180):
+def launch(script, overrides, cwd, *, timeout=300):
     """`python -m lamorel_launcher.launch` as a user calls it, from the folder `cwd`."""
     command = [sys.executable, "-m", "lamorel_launcher.launch", "--config-path", str(ROOT / "configs")]
     command += ["--config-name", "base", f"rl_script_args.path={ROOT / 'experiments' / script}", *overrides]

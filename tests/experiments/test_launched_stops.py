@@ -8,18 +8,20 @@ import time
 
 import pytest
 
+from experiments.checkpoint import CheckpointStore, read_trainer
 from experiments.stopping import STOPPED
 from tests.experiments.conftest import SMALL
 from tests.experiments.launched_runs import GONE_S, LaunchedRun, send, update_of
 from tests.experiments.test_training import assert_same_run, paths_of
 
-UPDATES, CHECKPOINT_EVERY = 16, 4
+UPDATES, CHECKPOINT_EVERY = 20, 4
 SETTINGS = [
     *SMALL,
     "lamorel_args.distributed_setup_args.n_llm_processes=2",
     f"rl_script_args.num_steps={32 * UPDATES}",
     f"rl_script_args.checkpoint_every={CHECKPOINT_EVERY}",
 ]
+FOREVER = "rl_script_args.num_steps=3200000"  # of a run that is not to go on to its end
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +63,9 @@ def record_of(run):
 
 
 def saved_update(run):
-    """The update of the last checkpoint; 0 where there is none."""
-    last = paths_of(run.overrides).models / "last" / "trainer.json"
-    return json.loads(last.read_text())["update"] if last.exists() else 0
+    """The update of the checkpoint that the run goes on from; 0 where there is none."""
+    newest = CheckpointStore(paths_of(run.overrides).models).newest()
+    return 0 if newest is None else read_trainer(newest)["update"]
 
 
 def check_goes_on(start, straight, machines=1):
@@ -76,15 +78,17 @@ def check_goes_on(start, straight, machines=1):
 
 
 def test_signals_to_every_process_stop_a_launched_run(start):
-    run = start("lamorel_args.distributed_setup_args.n_llm_processes=1")
+    run = start("lamorel_args.distributed_setup_args.n_llm_processes=1", FOREVER)
     run.wait_for_update(1)
+    os.kill(run.rank(1), signal.SIGSTOP)  # without the LLM process no update ends between the signals
     run.send_to_all(signal.SIGUSR1)
     run.send_to_all(signal.SIGTERM)  # of which the launcher hands on its own, too
+    os.kill(run.rank(1), signal.SIGCONT)
     statuses, errors, _ = run.end()
     assert statuses == [STOPPED], errors
     record = record_of(run)
     assert record["state"] == "stopped"
-    assert record["update"] == saved_update(run) < UPDATES
+    assert record["update"] == saved_update(run) >= 1
     script, launcher = errors[0].splitlines()[-2:]
     assert script == f"stopped by SIGUSR1 after update {record['update']}: the same command goes on from there"
     assert launcher == (
@@ -110,8 +114,13 @@ def test_a_launched_run_that_is_stopped_goes_on_exactly(start, straight, machine
     run.wait_for_update(2)
     if to == EVERYONE:
         run.send_to_all(number)
+    elif to == "launcher 1":
+        os.kill(run.rank(1), signal.SIGSTOP)  # an LLM process: no update ends while launchers tell each other
+        run.launchers[1].send_signal(number)
+        time.sleep(3)
+        os.kill(run.rank(1), signal.SIGCONT)
     else:
-        run.launchers[int(to[-1])].send_signal(number)
+        run.launchers[0].send_signal(number)
     statuses, errors, _ = run.end()
     assert statuses == [STOPPED] * machines, errors
     assert 2 <= record_of(run)["update"] == saved_update(run) < UPDATES
@@ -163,7 +172,9 @@ def test_a_signal_while_a_run_starts_ends_it_cleanly(start, straight, machines):
     for moment in range(0, 8, machines):
         run = start(machines=machines)
         number = generator.choice([signal.SIGTERM, signal.SIGUSR1])
-        time.sleep(0.1 + moment + generator.uniform(0, 0.9))
+        begun, deadline = update_of(run.overrides), time.monotonic() + 0.1 + moment + generator.uniform(0, 0.9)
+        while time.monotonic() < deadline and update_of(run.overrides) <= begun:  # a quick one must not get to its end
+            time.sleep(0.01)
         run.send_to_all(number)
         if moment % 2:
             time.sleep(generator.uniform(0, 0.3))
@@ -183,9 +194,8 @@ def test_a_signal_while_a_run_starts_ends_it_cleanly(start, straight, machines):
 def test_ctrl_c_ends_a_launched_run_with_a_line_of_each(start, straight, update):
     run = start()
     run.wait_for_update(update)
-    while len(run.processes()) < 4:  # those of the run, with the launcher
-        time.sleep(0.01)
-    time.sleep(2)
+    run.wait_for_handler()  # before, python itself ends it
+    time.sleep(1 if update < 0 else 0)  # in its first imports, or behind them
     run.launchers[0].send_signal(signal.SIGINT)
     statuses, errors, seconds = run.end()
     assert statuses == [128 + signal.SIGINT], errors
@@ -201,7 +211,7 @@ def test_ctrl_c_ends_a_launched_run_with_a_line_of_each(start, straight, update)
 @pytest.mark.slow
 def test_after_stop_grace_everything_is_killed(start):
     """An update of an environment that takes for ever cannot be finished."""
-    run = start("lamorel_args.distributed_setup_args.stop_grace=1")
+    run = start("lamorel_args.distributed_setup_args.stop_grace=1", FOREVER)
     run.wait_for_update(1)
     os.kill(run.rank(1), signal.SIGSTOP)  # LLM process 0 does not answer any more
     run.launchers[0].terminate()

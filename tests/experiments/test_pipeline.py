@@ -21,7 +21,7 @@ LEVEL = "BabyAI-MixedTrainLocal-v0"
 def folder(tmp_path_factory):
     target = tmp_path_factory.mktemp("pipeline")
     command = [sys.executable, str(ROOT / "tests" / "pipeline.py"), str(target)]
-    done = subprocess.run(command, env=script_environment(), capture_output=True, text=True, check=False, timeout=1800)
+    done = subprocess.run(command, env=script_environment(), capture_output=True, text=True, check=False, timeout=3600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return target
 

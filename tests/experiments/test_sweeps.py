@@ -22,6 +22,20 @@ RANDOM = [
 ]  # fmt: skip
 
 
+# runs the script, each update taking half a second more: there is time to see the first before the last
+DRIVER = """
+import runpy, sys, time
+from experiments.training_run import TrainingRun
+advance = TrainingRun.advance
+def slowly(run):
+    time.sleep(0.5)
+    advance(run)
+TrainingRun.advance = slowly
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def results(folder):
     """The seeds that have been tested."""
     return sorted(path.name[-1] for path in (folder / "logs").iterdir() if list(path.rglob("no_modification_test.npy")))
@@ -62,11 +76,14 @@ def test_a_stopped_sweep_goes_on(symbolic, tmp_path):
     """SIGUSR1 ends all of it: seed 1 is saved, seed 2 has not begun; the same command ends both."""
     run = [*symbolic, "rl_script_args.num_steps=320"]  # 10 updates
     paths = [paths_of([*run, "rl_script_args.symbolic_ppo=true", f"rl_script_args.seed={seed}"]) for seed in (1, 2)]
-    command = [sys.executable, str(ROOT / "experiments/train_symbolic_ppo.py"), "-m", *run, SEEDS]
-    process = subprocess.Popen(command, cwd=tmp_path, env=script_environment(), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    script = [str(ROOT / "experiments/train_symbolic_ppo.py"), "-m", *run, SEEDS]
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *script],
+        cwd=tmp_path, env=script_environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
     while not (paths[0].logs / "status.json").exists() or len((paths[0].logs / "log.csv").read_text().splitlines()) < 2:
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGUSR1)
@@ -75,7 +92,7 @@ def test_a_stopped_sweep_goes_on(symbolic, tmp_path):
     assert "Traceback" not in errors
     assert json.loads((paths[0].logs / "run.json").read_text())["state"] == "stopped"
     assert not paths[1].logs.exists()
-    done = subprocess.run(command, cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=120)
+    done = run_script("train_symbolic_ppo.py", script[1:], tmp_path)
     assert done.returncode == 0, done.stderr
     for path in paths:
         record = json.loads((path.logs / "run.json").read_text())

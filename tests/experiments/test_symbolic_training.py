@@ -145,7 +145,7 @@ def test_from_another_folder(symbolic, tmp_path):
     ]
     environment = {**script_environment(), "PYTHONPATH": ":".join(sys.path)}
     result = subprocess.run(
-        module, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        module, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert result.returncode == 0, result.stderr
     assert "rl_script_args.number_envs=8 has no effect on the agent symbolic" in result.stderr

@@ -23,7 +23,7 @@ def test_a_resumed_run_is_the_same_run(small):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert run.returncode == os.EX_OK, run.stderr

@@ -22,7 +22,7 @@ def launched(request: Any, tiny_models: Any, tmp_path_factory: pytest.TempPathFa
     launch = Launch.of(tmp_path_factory.mktemp("launched"), lamorel_args(tiny_models["t5"], request.param))
     # One of them without our launcher, as it is to make no difference.
     process = launch.start(launch.torchrun(2) if request.param == 1 else launch.command())
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert (output, errors) == ("", "")
     return torch.load(launch.folder / "results_0.pt", weights_only=False) | {"folder": launch.folder}
@@ -113,7 +113,7 @@ def test_a_checkpoint_is_as_in_process(launched: dict[str, Any], tiny_models: An
 def test_two_rl_processes(tiny_models: Any, in_process: dict[str, Any], tmp_path: Path) -> None:
     launch = Launch.of(tmp_path, lamorel_args(tiny_models["t5"], n_llm=2, n_rl=2))
     process = launch.start(launch.command())
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert (output, errors) == ("", "")
     one, other = (torch.load(tmp_path / f"results_{rank}.pt", weights_only=False) for rank in (0, 1))

@@ -32,7 +32,7 @@ def run(name: str, tiny: Any, folder: Path, *overrides: str, launched: int = 0) 
     ]
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     environ = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert list(folder.iterdir()) == [], "the example left files behind"
     return done.stdout

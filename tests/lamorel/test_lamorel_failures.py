@@ -31,7 +31,7 @@ def said(launch: Launch) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 90) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
@@ -53,10 +53,10 @@ def is_alive(pid: int) -> bool:
 def finish(process: "subprocess.Popen[str]", launch: Launch) -> tuple[list[str], float]:
     """Lines on stderr, and how long it took; nothing may be left."""
     start = time.monotonic()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     seconds = time.monotonic() - start
     assert len(pids(launch)) > 1
-    wait_until(lambda: not any(is_alive(pid) for pid in pids(launch).values()), 1)
+    wait_until(lambda: not any(is_alive(pid) for pid in pids(launch).values()), 5)
     return errors.splitlines(), seconds
 
 
@@ -115,16 +115,16 @@ def test_a_killed_launcher_takes_all_along(launch: Callable[..., Launch]) -> Non
         (
             "late_answer",
             [
-                r"WaitTimeoutError after 4 s: waited 4 s for rank 2 \(LLM process 1\) to answer: .* raise "
+                r"WaitTimeoutError after 1\d s: waited 12 s for rank 2 \(LLM process 1\) to answer: .* raise "
                 r"lamorel_args.gloo_timeout",
-                r"RuntimeError after 0 s: this Caller is broken: waited 4 s for rank 2",
+                r"RuntimeError after \d s: this Caller is broken: waited 12 s for rank 2",
             ],
         ),
-        ("late_exchange", [r"WaitTimeoutError after 4 s: waited 4 s for rank 2 \(LLM process 1\) "]),
+        ("late_exchange", [r"WaitTimeoutError after 1\d s: waited 12 s for rank 2 \(LLM process 1\) "]),
     ],
 )
 def test_a_late_process_is_named(launch: Callable[..., Launch], job: str, expected: list[str]) -> None:
-    run = launch(job, gloo_timeout=4)
+    run = launch(job, gloo_timeout=12)  # in which the processes, that share two cores, have to start as well
     run_process = run.start(run.command())
     lines, _ = finish(run_process, run)
     assert len(said(run)) == len(expected), said(run)
@@ -139,10 +139,8 @@ def test_a_failed_update(launch: Callable[..., Launch]) -> None:
     process = run.start(run.command())
     lines, _ = finish(process, run)
     first, second, third = said(run)
-    assert re.match(r"ZeroDivisionError after [01] s: in the updater / \['in rank 2 \(LLM process 1\):'\]", first), (
-        first
-    )
-    assert second.startswith("RuntimeError after 0 s: this Caller is broken: an update failed"), second
+    assert re.match(r"ZeroDivisionError after \d s: in the updater / \['in rank 2 \(LLM process 1\):'\]", first), first
+    assert re.match(r"RuntimeError after \d s: this Caller is broken: an update failed", second), second
     assert third == "closed"
     assert (lines, process.returncode) == ([], 0)
 
@@ -159,7 +157,7 @@ def test_a_failed_update(launch: Callable[..., Launch]) -> None:
             "mean_of_one",
             [
                 r"RuntimeError .* mean_over_batch: every LLM process with a share .* \[0, 2\] for shares of \[2, 2\]",
-                r"RuntimeError after 0 s: this Caller is broken: an update failed",
+                r"RuntimeError after \d s: this Caller is broken: an update failed",
                 "closed",
             ],
         ),
@@ -184,13 +182,13 @@ def test_updates_that_would_make_processes_differ(launch: Callable[..., Launch],
 
 @pytest.mark.slow
 def test_an_rl_process_that_closes_before_the_others(launch: Callable[..., Launch]) -> None:
-    run = launch("closes_early", n_llm=1, n_rl=2, gloo_timeout=6)
+    run = launch("closes_early", n_llm=1, n_rl=2, gloo_timeout=12)
     process = run.start(run.command())
     lines, _ = finish(process, run)
     assert (lines, process.returncode) == ([], 0)
     update, close, end = said(run)
-    assert re.match(r"RuntimeError after [01] s: rank 1 \(RL process\) has closed its Caller: RL proc.*update", update)
-    assert re.match(r"WaitTimeoutError after 6 s: waited 6 s for rank 0 \(RL process\) to close as well", close)
+    assert re.match(r"RuntimeError after \d s: rank 1 \(RL process\) has closed its Caller: RL proc.*update", update)
+    assert re.match(r"WaitTimeoutError after 1\d s: waited 12 s for rank 0 \(RL process\) to close as well", close)
     assert end == "closed"
 
 
@@ -210,7 +208,7 @@ def test_a_checkpoint_when_asked_to_stop(launch: Callable[..., Launch]) -> None:
     wait_until(lambda: "looping" in said(run))
     time.sleep(1.5)
     process.terminate()
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=240)
     assert said(run) == ["looping", "saved True"]
     assert (process.returncode, output, errors) == (0, "every process prints this\n", "")
 
@@ -219,7 +217,7 @@ def test_a_checkpoint_when_asked_to_stop(launch: Callable[..., Launch]) -> None:
 def test_what_fails_in_every_process_is_said_once(launch: Callable[..., Launch]) -> None:
     run = launch("fails early")
     process = run.start(run.command())
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=240)
     assert output == "every process prints this\n"
     assert errors.splitlines() == [
         "error: not like this",
@@ -234,7 +232,7 @@ def test_a_script_without_caller_ends_well(launch: Callable[..., Launch]) -> Non
     process = run.start(run.command())
     lines, seconds = finish(process, run)
     assert (lines, process.returncode) == ([], 0)
-    assert seconds < 60
+    assert seconds < 200  # the other processes sleep for 300
 
 
 @pytest.mark.slow
@@ -244,7 +242,7 @@ def test_another_number_of_processes(launch: Callable[..., Launch]) -> None:
     finish(process, run)
     assert process.returncode != 0
     [line] = said(run)
-    assert "LamorelConfigError after 0 s: lamorel_args.distributed_setup_args asks for n_rl_processes=1 and" in line
+    assert re.match(r"LamorelConfigError after \d s: lamorel_args.distributed_setup_args asks for n_rl_.*=1 and", line)
 
 
 @pytest.mark.slow
@@ -255,6 +253,6 @@ def test_accelerate_sees_the_launched_world_or_an_error_says_so(launch: Callable
     assert said(run)[:3] == ["accelerate sees 3"] * 3
     run = launch("failed_update", "torchrun")
     process = run.start(run.torchrun(3), EARLY_ACCELERATOR="1")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert said(run) == ["accelerate sees 1"] * 3
     assert "accelerate sees 1 process, but 3 were launched: call lamorel_init() before" in errors

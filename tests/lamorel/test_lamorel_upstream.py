@@ -22,7 +22,7 @@ def run(tiny: Any, folder: Path, *, launched: int = 0, llm_args: Any = None, **k
     defaults = {"epochs": 2, "target_modules": None, "loading_path": None, "output_dir": str(folder)}
     launch = Launch.of(folder, args, SCRIPT, **{**defaults, **keys})
     command = launch.command() if launched else [sys.executable, str(SCRIPT), *launch.arguments]
-    done = subprocess.run(command, cwd=folder, env=launch.environment(), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=folder, env=launch.environment(), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return torch.load(folder / "results.pt")
 

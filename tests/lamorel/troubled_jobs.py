@@ -66,6 +66,13 @@ def say(text: object) -> None:
         file.write(f"{text}\n")
 
 
+def say_and_wait(text: str) -> None:
+    """Until every process has said it: who ends first has the others ended."""
+    say(text)
+    while (FOLDER / "said").read_text().splitlines().count(text) < int(os.environ["WORLD_SIZE"]):
+        time.sleep(0.01)
+
+
 def attempt(call: Any) -> None:
     """Says how a call fails, and after how many seconds."""
     start = time.monotonic()
@@ -81,9 +88,10 @@ def main(config: Any) -> None:
     print("every process prints this")
     if job == "no caller":
         if RANK != "0":
-            time.sleep(100)
+            time.sleep(300)
         return
     if job == "fails early":
+        say_and_wait("failing")
         sys.exit("error: not like this")
     failing = "2" if job == "initializer" else None
     made = []
@@ -109,12 +117,12 @@ def updates(caller: Caller) -> None:
 
 
 def late_answer(caller: Caller) -> None:
-    attempt(lambda: caller.custom_module_fns(["slow"], CONTEXTS, seconds=8, rank="2"))
+    attempt(lambda: caller.custom_module_fns(["slow"], CONTEXTS, seconds=30, rank="2"))
     attempt(lambda: caller.score(CONTEXTS, CANDIDATES))
 
 
 def late_exchange(caller: Caller) -> None:
-    attempt(lambda: caller.update(CONTEXTS, CANDIDATES, rank="2", seconds=8))
+    attempt(lambda: caller.update(CONTEXTS, CANDIDATES, rank="2", seconds=30))
 
 
 def failed_update(caller: Caller) -> None:
@@ -149,7 +157,7 @@ def closes_early(caller: Caller) -> None:
         say("closed")
         return
     attempt(lambda: caller.update(CONTEXTS, CANDIDATES))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while "closed" not in (FOLDER / "said").read_text().splitlines() and time.monotonic() < deadline:
         caller.score(CONTEXTS, CANDIDATES)
 
@@ -168,8 +176,8 @@ def checkpoint_on_sigterm(caller: Caller) -> None:
         raise StopError
 
     signal.signal(signal.SIGTERM, stop)
-    say("looping")
     try:
+        say("looping")
         while True:
             caller.custom_module_fns(["slow"], CONTEXTS, seconds=1)
     except StopError:
@@ -190,6 +198,6 @@ if __name__ == "__main__":
         from accelerate import Accelerator
 
         accelerator = Accelerator()
-        say(f"accelerate sees {accelerator.num_processes}")
+        say_and_wait(f"accelerate sees {accelerator.num_processes}")
     lamorel_init()
     hydra.main(version_base="1.3", config_path=None)(main)()

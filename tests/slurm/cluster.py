@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tests.experiments.conftest import free_port
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOMS = ("babyai-text", "campaign", "configs", "experiments", "lamorel", "lamorel_launcher", "slurm")
 NODES = ("n1", "n2")
@@ -127,7 +129,7 @@ class Cluster:
         options = [f"--{option}={self.folder}/munge.{end}" for option, end in of_munge.items()]
         self._start("munged", "--foreground", "--force", *options)
         socket_file = str(self.folder / "munge.socket")
-        wait_until(lambda: subprocess.run(["munge", "-n", "-S", socket_file], capture_output=True).returncode == 0, 10)
+        wait_until(lambda: subprocess.run(["munge", "-n", "-S", socket_file], capture_output=True).returncode == 0, 60)
         self._start("slurmctld", "-D")
         for node in NODES:
             self.start_node(node)
@@ -136,7 +138,7 @@ class Cluster:
         self._start("slurmd", "-D", "-N", node, name=node)
         # with a star the controller has not heard of it yet
         wait_until(
-            lambda: re.fullmatch(r"idle|mixed|completing", self.node_state(node)), 30, lambda: self.node_state(node)
+            lambda: re.fullmatch(r"idle|mixed|completing", self.node_state(node)), 120, lambda: self.node_state(node)
         )
 
     def _start(self, program: str, *arguments: str, name: str | None = None) -> None:
@@ -181,7 +183,7 @@ class Cluster:
     def state(self, job: str) -> str:
         return self.job(job)["JobState"]
 
-    def wait_for_state(self, job: str, *states: str, timeout: float = 60) -> str:
+    def wait_for_state(self, job: str, *states: str, timeout: float = 180) -> str:
         """Until a job is in one of the states; which one."""
         return wait_until(lambda: (s := self.state(job)) in states and s, timeout, lambda: str(self.job(job)))
 
@@ -191,7 +193,7 @@ class Cluster:
         Only when SLURM says so, as before that a node may still have something to say of the job's last start; and not
         within the second of that, as nodes refuse a start that is not later than the requeue ("credential revoked").
         """
-        wait_until(lambda: self.job(job)["Reason"] == "BeginTime", 30, lambda: str(self.job(job)))
+        wait_until(lambda: self.job(job)["Reason"] == "BeginTime", 120, lambda: str(self.job(job)))
         time.sleep(2)
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
@@ -247,11 +249,10 @@ def wait_until(condition: Callable[[], object], timeout: float, explain: Callabl
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)
 
 
 def _processes() -> list[int]:
@@ -269,7 +270,7 @@ def _environment(pid: int) -> dict[str, str]:
 
 def _kill_all(find: Callable[[], Iterable[int]]) -> None:
     """Until none is found: what is killed may have started another meanwhile."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while left := list(find()):
         assert time.monotonic() < deadline, f"processes {left} do not end"
         for pid in left:

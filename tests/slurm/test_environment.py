@@ -74,7 +74,7 @@ def test_one_stopped_element_of_an_array_is_requeued(cluster, tmp_path):
     assert cluster.state(f"{dependent}_2") == "PENDING"
 
     cluster.begin_now(f"{array}_2")
-    wait_until(lambda: log(script, array, 2).count("begins") == 4, 30)
+    wait_until(lambda: log(script, array, 2).count("begins") == 4, 120)
     again = events(cluster, script, array, 2)[-1]
     assert (again["event"], again["restart"]) == ("started", 1)
     cluster.run("scancel", array)
@@ -86,7 +86,7 @@ def test_one_stopped_element_of_an_array_is_requeued(cluster, tmp_path):
 def both_begin(script: Path, array: str) -> None:
     """Until all tasks of both elements listen to signals."""
     wait_until(
-        lambda: all(log(script, array, task).count("begins") == 2 for task in (1, 2)), 30, lambda: log(script, array)
+        lambda: all(log(script, array, task).count("begins") == 2 for task in (1, 2)), 120, lambda: log(script, array)
     )
 
 
@@ -110,14 +110,15 @@ def test_scancel_does_not_requeue(cluster, tmp_path):
     cluster.run("scancel", array)
     for task in (1, 2):
         cluster.wait_for_state(f"{array}_{task}", "CANCELLED")
-        wait_until(lambda task=task: events(cluster, script, array, task)[-1]["event"] == "ended", 20)
+        wait_until(lambda task=task: events(cluster, script, array, task)[-1]["event"] == "ended", 60)
         assert cluster.job(f"{array}_{task}")["Restarts"] == "0"
 
 
 def test_the_signal_before_a_time_limit_requeues(cluster, tmp_path):
     script = write(tmp_path, SLEEP)
-    array = submit(cluster, script, "--array=1", "--time=1", "--signal=USR1@55")  # SLURM is late by up to a minute
-    wait_until(lambda: cluster.job(f"{array}_1")["Restarts"] == "1", 90)
+    # SLURM is late by up to a minute, or early by half of one: the tasks have to listen by then
+    array = submit(cluster, script, "--array=1", "--time=2", "--signal=USR1@60")
+    wait_until(lambda: cluster.job(f"{array}_1")["Restarts"] == "1", 240)
     assert [event["event"] for event in events(cluster, script, array)] == ["started", "requeued"]
     cluster.run("scancel", array)
 

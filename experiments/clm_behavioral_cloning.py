@@ -31,7 +31,7 @@ from experiments.cloning.options import parse_arguments
 from experiments.errors import UserError
 from experiments.experiment_paths import make_writable_folder
 from experiments.hydra_script import UNWIND_S, fail, set_up_logging
-from experiments.stopping import Stopped, listen_for_stop, stop_listening
+from experiments.stopping import listen_for_stop, stop_behind, stop_listening
 from lamorel.config import LamorelConfigError
 
 
@@ -65,7 +65,10 @@ def main() -> None:
             sys.exit(2)
         # lamorel names its own key
         sys.exit(fail(str(error).replace("lamorel_args.llm_args.model_path", "--model_dir")))
-    except Stopped as stopped:
+    except BaseException as error:
+        stopped = stop_behind(error)
+        if stopped is None:
+            raise
         if os.environ.get("LOCAL_RANK", "0") == "0":
             logging.getLogger("glam").warning("%s", stopped)
         sys.stdout.flush()

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.configuration import Config, parse_config, replaced_keys
 from experiments.errors import UserError
-from experiments.stopping import Stopped, listen_for_stop, raised_stop, stop_listening
+from experiments.stopping import listen_for_stop, stop_behind, stop_listening
 from lamorel.config import LamorelConfigError
 
 logger = logging.getLogger("glam")
@@ -80,7 +80,7 @@ def hydra_script(
         except SweepJobFailed as error:
             sys.exit(fail(str(error)))
         except BaseException as error:
-            stopped = error if isinstance(error, Stopped) else raised_stop()  # a library may make another error of it
+            stopped = stop_behind(error)
             if stopped is None:
                 raise
             logger.warning("%s", stopped)

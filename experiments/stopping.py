@@ -72,9 +72,9 @@ def stop_signal() -> str | None:
     return _State.signal
 
 
-def raised_stop() -> Stopped | None:
-    """The `Stopped` that a signal has raised, whatever the line that it came in has made of it."""
-    return _State.raised
+def stop_behind(error: BaseException) -> Stopped | None:
+    """The `Stopped` that ends a script by this error, which a library may have made of it; None where none does."""
+    return error if isinstance(error, Stopped) else _State.raised
 
 
 @contextmanager

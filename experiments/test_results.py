@@ -16,7 +16,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.stopping import Stopped, listen_for_stop, stop_listening
+from experiments.stopping import listen_for_stop, stop_behind, stop_listening
 
 TABLES = "results returns generalisation tasks sample_efficiency training"
 FIGURES = "generalisation learning_curve actions distractors model_size prompt_length variants score_rule probabilities"
@@ -102,7 +102,10 @@ def script() -> None:
     try:
         listen_for_stop()
         sys.exit(main())
-    except Stopped as stopped:
+    except BaseException as error:
+        stopped = stop_behind(error)
+        if stopped is None:
+            raise
         print(stopped, file=sys.stderr)
         sys.exit(stopped.status)
     finally:

@@ -16,7 +16,7 @@ from lamorel_launcher.layout import Address, environments
 from lamorel_launcher.machines import OneMachine, SeveralMachines, store_socket, wait_for_machine_0
 from lamorel_launcher.processes import Process, python_command
 from lamorel_launcher.settings import LaunchError, Settings, read_settings
-from lamorel_launcher.stopping import StoppedEarlyError, end_early, handle, held_back
+from lamorel_launcher.stopping import end_early, handle, held_back, stopped_early
 from lamorel_launcher.supervisor import Supervisor
 
 _THIS_MACHINE = "127.0.0.1"
@@ -27,7 +27,7 @@ def launch(settings: Settings) -> int:
 
     Raises:
         LamorelConfigError: there are too few GPUs, or the port is taken.
-        StoppedEarlyError: a signal came before anything was started.
+        StoppedEarly: a signal came before anything was started.
     """
     config = settings.lamorel
     args, setup = config.accelerate_args, config.distributed_setup_args
@@ -45,6 +45,8 @@ def launch(settings: Settings) -> int:
     elif args.num_machines > 1:
         wait_for_machine_0(address, config.gloo_timeout)
     with held_back():
+        if (stopped := stopped_early()) is not None:  # a library has dropped it
+            raise stopped
         # Before anything here has threads: they start in the middle of a fork.
         processes = _start(settings, found)
         machines: OneMachine | SeveralMachines
@@ -77,12 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # c10d warns of every address that has no name
     try:
         return launch(read_settings(sys.argv[1:] if argv is None else argv))
-    except (LaunchError, LamorelConfigError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
-    except StoppedEarlyError as stopped:
-        print(f"lamorel_launcher: {stopped}", file=sys.stderr, flush=True)
-        return stopped.status
+    except BaseException as error:
+        stopped = stopped_early()
+        if stopped is not None:  # a library may have made another error of it
+            print(f"lamorel_launcher: {stopped}", file=sys.stderr, flush=True)
+            return stopped.status
+        if isinstance(error, LaunchError | LamorelConfigError):
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return 2
+        raise
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: an RL process was asked to stop, and 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
-class StoppedEarlyError(Exception):
+class StoppedEarly(BaseException):  # not an Exception: omegaconf makes others of those
     """A signal came before anything was started.
 
     Attributes:
@@ -27,11 +27,21 @@ def handle(handler: Callable[[int, object], None]) -> None:
             signal.signal(number, handler)
 
 
+_raised: StoppedEarly | None = None
+
+
 def end_early(number: int, _frame: object) -> None:
     """The handler as long as there is nothing to hand a signal on to; more of them make no difference."""
+    global _raised
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
-    raise StoppedEarlyError(number)
+    _raised = StoppedEarly(number)
+    raise _raised
+
+
+def stopped_early() -> StoppedEarly | None:
+    """What `end_early` has raised, whatever the line that the signal came in has made of it."""
+    return _raised
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from lamorel_launcher.processes import Process, how_it_ended, status
 from lamorel_launcher.stopping import STOPPED, handle
 
 _POLL_S = 0.05
-_SETTLE_S = 1.0  # for RL process 0 to fail with the words that an LLM process was not allowed to print
+_SETTLE_S = 3.0  # for RL process 0 to fail with the words that an LLM process was not allowed to print
 _FINALLY_S = 3.0  # for the `finally` of an RL process that notices the loss of an LLM process
 _KILL_AFTER_S = 4.0  # between SIGTERM and SIGKILL
 _LLM_END_S = 5.0  # for LLM processes to end by themselves after the last RL process

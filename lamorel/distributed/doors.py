@@ -14,7 +14,7 @@ from typing import Any
 
 from lamorel.distributed.channel import Channel
 from lamorel.distributed.failures import WaitTimeoutError, process_lost
-from lamorel.distributed.joining import wait_for_keys
+from lamorel.distributed.joining import wait_for_keys, while_the_store_lives
 from lamorel.distributed.network import local_address
 
 _GREETING = struct.Struct("!32sI")  # secret, rank of the caller
@@ -92,7 +92,8 @@ def knock(store: Any, doors: Mapping[int, str], rank: int, timeout_s: float) -> 
     wait_for_keys(store, {_key(other): name for other, name in doors.items()}, timeout_s, "to make its Caller")
     channels = []
     for other in sorted(doors):
-        address, port, secret = store.get(_key(other)).decode().split()
+        with while_the_store_lives():
+            address, port, secret = store.get(_key(other)).decode().split()
         try:
             connection = socket.create_connection((address, int(port)), timeout=timeout_s)
             connection.sendall(_GREETING.pack(secret.encode(), rank))

@@ -3,13 +3,14 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 
-from lamorel.distributed.failures import WaitTimeoutError
+from lamorel.distributed.failures import WaitTimeoutError, process_lost
 from lamorel.distributed.launched import DEFAULT_TIMEOUT_S, TIMEOUT_VARIABLE, is_launched
 from lamorel.distributed.network import choose_interface
 
@@ -24,6 +25,7 @@ def lamorel_init() -> None:
     Raises:
         RuntimeError: accelerate was started before, on its own, and does not see the other processes.
         WaitTimeoutError: some processes did not join in time.
+        ProcessLostError: what keeps the store has ended.
     """
     if not is_launched():
         return
@@ -38,15 +40,25 @@ def lamorel_init() -> None:
     choose_interface(os.environ.get("MASTER_ADDR", "127.0.0.1"))
     timeout = timedelta(seconds=timeout_s)
     store, _, _ = next(iter(dist.rendezvous("env://", rank, size, timeout=timeout)))
-    store.set(f"lamorel/joined/{rank}", "yes")
-    awaited = {f"lamorel/joined/{other}": f"rank {other}" for other in range(size)}
-    wait_for_keys(store, awaited, timeout_s, "to start")
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+    with while_the_store_lives():
+        store.set(f"lamorel/joined/{rank}", "yes")
+        awaited = {f"lamorel/joined/{other}": f"rank {other}" for other in range(size)}
+        wait_for_keys(store, awaited, timeout_s, "to start")
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 def world_store() -> Any:
     """The store of the joined group."""
     return dist.distributed_c10d._get_default_store()
+
+
+@contextmanager
+def while_the_store_lives() -> Iterator[None]:
+    """Says so where the process that keeps the store ends: the launcher of machine 0, or rank 0 without ours."""
+    try:
+        yield
+    except dist.DistNetworkError as error:
+        raise process_lost(f"machine 0 ended while others joined the run ({error})") from error
 
 
 def wait_for_keys(store: Any, awaited: Mapping[str, str], timeout_s: float, purpose: str) -> None:
@@ -57,11 +69,13 @@ def wait_for_keys(store: Any, awaited: Mapping[str, str], timeout_s: float, purp
 
     Raises:
         WaitTimeoutError: naming the processes that did not.
+        ProcessLostError: the store has gone.
     """
     deadline = time.monotonic() + timeout_s
     missing = dict(awaited)
     while True:
-        missing = {key: who for key, who in missing.items() if not store.check([key])}
+        with while_the_store_lives():
+            missing = {key: who for key, who in missing.items() if not store.check([key])}
         if not missing:
             return
         if time.monotonic() > deadline:

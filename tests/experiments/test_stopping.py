@@ -211,6 +211,37 @@ def test_a_script_ends_with_the_status_whatever_a_library_makes_of_the_signal(sm
         assert done.stderr.splitlines()[-1:] == said
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "sys.argv += ['--logs', '.', '--output', 'o']; report.make_report = library; test_results.script()",
+        "clm_behavioral_cloning.clone = library; clm_behavioral_cloning.main()",
+    ],
+)
+def test_scripts_without_hydra_likewise(tmp_path, call):
+    code = textwrap.dedent(
+        f"""
+        import signal, sys
+        from experiments import clm_behavioral_cloning, test_results
+        from experiments.results import report
+
+        def library(*_):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except BaseException:
+                raise ImportError("in a library") from None
+
+        {call}
+        """
+    )
+    environment = {**script_environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'babyai-text'}"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (STOPPED, "stopped by SIGTERM: the same command goes on\n")
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_signals_while_the_interpreter_ends_change_no_status(small, tmp_path, stopped):
     """It calls what libraries have registered, gives signal handlers up, then frees what is left."""

@@ -14,7 +14,8 @@ from lamorel.distributed.codec import pack, unpack
 from lamorel.distributed.collective import join_batches
 from lamorel.distributed.doors import knock
 from lamorel.distributed.failures import Failure, PeerFailedError, ProcessLostError, WaitTimeoutError, first_failure
-from lamorel.distributed.launched import LAUNCHER_VARIABLE
+from lamorel.distributed.joining import wait_for_keys
+from lamorel.distributed.launched import LAUNCHER_VARIABLE, LOST_STATUS
 from lamorel.distributed.messages import Reply
 from lamorel.distributed.split import split_by_work
 
@@ -176,3 +177,19 @@ def test_a_process_that_ended_before_others_could_connect_is_named(monkeypatch: 
     store.set("lamorel/door/1", f"127.0.0.1 {port} {'0' * 32}")
     with pytest.raises(ProcessLostError, match="rank 1 ended, or cannot be reached"):
         knock(store, {1: "rank 1"}, rank=0, timeout_s=5)
+
+
+def test_a_store_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under our launcher without a word: it has said, or will say, which process ended first."""
+
+    class Gone:
+        def check(self, keys: list[str]) -> bool:
+            raise torch.distributed.DistNetworkError("Connection reset by peer")
+
+    monkeypatch.delenv(LAUNCHER_VARIABLE, raising=False)
+    with pytest.raises(ProcessLostError, match=r"machine 0 ended .*Connection reset by peer"):
+        wait_for_keys(Gone(), {"key": "rank 1"}, 5, "to start")
+    monkeypatch.setenv(LAUNCHER_VARIABLE, "1")
+    with pytest.raises(SystemExit) as ended:
+        wait_for_keys(Gone(), {"key": "rank 1"}, 5, "to start")
+    assert ended.value.code == LOST_STATUS

@@ -20,6 +20,7 @@ from experiments.errors import UserError
 
 # numbers of a run.json, those that it must hold first
 NEEDED = ("num_steps", "started", "written")
+RECORDED = ("running", "done", "stopped", "failed")  # states of a run.json
 MEASURED = ("update", "frames", "success_rate", "frames_per_second")
 ERROR = re.compile(r"error: |[\w.]+(Error|Exception): ")
 UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)  # what a record of another form runs into
@@ -131,7 +132,7 @@ def read_runs(logs: Sequence[Path], now: float, problems: list[str]) -> list[Run
             continue
         wrong = [name for name in NEEDED if not isinstance(record.get(name), int | float)]
         wrong += [name for name in MEASURED if not isinstance(record.get(name, 0), int | float)]
-        wrong += [] if isinstance(record.get("state"), str) else ["state"]
+        wrong += [] if record.get("state") in RECORDED else ["state"]
         slurm = record.get("slurm") or {}
         key = None
         try:

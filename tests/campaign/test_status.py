@@ -508,6 +508,7 @@ def test_command_names_what_it_cannot_read_and_shows_the_rest(campaign):
     logs = campaign / "storage" / "logs"
     write_run(logs / "good_seed_1")
     write_run(logs / "wrong_seed_1", frames="many")
+    write_run(logs / "odd_seed_1", state="paused")
     for name, text in (("torn", '{"state": "runn'), ("empty", ""), ("list", "[]")):
         (logs / name).mkdir()
         (logs / name / "run.json").write_text(text)
@@ -518,7 +519,8 @@ def test_command_names_what_it_cannot_read_and_shows_the_rest(campaign):
     )
     done = status(campaign)
     assert done.returncode == 0
-    for name in ("torn/run.json", "empty/run.json", "list/run.json", "wrong_seed_1/run.json", "x_1.submitted"):
+    unreadable = [f"{name}/run.json" for name in ("torn", "empty", "list", "wrong_seed_1", "odd_seed_1")]
+    for name in (*unreadable, "x_1.submitted"):
         assert sum(name in line for line in done.stderr.splitlines()) == 1, done.stderr
     assert "y_2.events: line 2" in done.stderr
     assert "y_2.events: line 3" in done.stderr

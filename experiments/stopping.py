@@ -9,6 +9,7 @@ its own on, so that each comes several times.
 from __future__ import annotations
 
 import _thread
+import atexit
 import os
 import signal
 import time
@@ -58,11 +59,15 @@ def listen_for_stop(*, leave_after_s: float | None = None) -> None:
 
 
 def stop_listening() -> None:
-    """Ignore SIGTERM and SIGUSR1 from here on: the script has ended, with whatever status.
+    """Have the interpreter ignore SIGTERM and SIGUSR1 once it ends, as the script has, with whatever status.
 
-    The interpreter gives handlers up before it ends, and unloads torch in the meantime: a signal would then kill the
-    process of a script that has done its work, or has told its status.
+    It gives handlers up before its end, and unloads torch in the meantime: a signal would then kill the process of a
+    script that has done its work, or has told its status. Not here: this process may go on, and start others.
     """
+    atexit.register(_ignore_signals)  # the last one registered is called first
+
+
+def _ignore_signals() -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -264,6 +264,7 @@ def test_signals_while_the_interpreter_ends_change_no_status(small, tmp_path, st
             sys.held = Held()
             atexit.register(send)
             hydra_script(lambda config: {"signal.raise_signal(signal.SIGTERM)" if stopped else None})()
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_IGN  # a process that goes on hears it
             """
         )
     )

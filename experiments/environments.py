@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -26,7 +27,9 @@ from experiments.configuration import RLScriptArgs
 from experiments.errors import UserError
 from experiments.prompters import prompter_factory
 from experiments.storage import StorageError
-from experiments.substitutions import OTHER_GOAL
+from experiments.substitutions import OTHER_GOAL, SUBSTITUTIONS, rewording
+
+logger = logging.getLogger("glam")
 
 # The level's own number (babyai_text, minigrid): only another value is passed on, so that levels without distractors,
 # and levels whose id fixes their number (GoToLocalS8N4), keep theirs.
@@ -71,7 +74,7 @@ def check_environment(rl: RLScriptArgs) -> None:
     prompter = prompter_factory(rl)()
     prompter.reset(mission(observation))
     prompter.observe(observation, info)  # the prompter must find what it needs, here and not after the model is loaded
-    prompter.state()
+    _warn_of_words(rl, prompter.state().prompt)
     env.close()
 
 
@@ -97,6 +100,19 @@ def _check_options_fit(rl: RLScriptArgs, observation: Any, info: dict[str, Any])
             raise UserError(
                 f"rl_script_args.{key}={getattr(rl, key)}: {reason}, so that it cannot be had in {rl.name_environment}"
             )
+
+
+def _warn_of_words(rl: RLScriptArgs, prompt: str) -> None:
+    """Tests that substitute words are made for GLAM's prompts; an environment may have none of those words."""
+    if rl.prompter != "environment":
+        return
+    alike = [test for test in rl.tests if test in SUBSTITUTIONS and rewording(test, rl.language)(prompt) == prompt]
+    if alike:
+        logger.warning(
+            "rl_script_args.tests: of the words that %s substitute none is in the first prompt of %s",
+            ", ".join(alike),
+            rl.name_environment,
+        )
 
 
 def _check_symbolic_view(level: str, observation: Any) -> None:

@@ -12,13 +12,19 @@ import _thread
 import atexit
 import os
 import signal
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+_AGAIN_S = 0.05  # after which a signal that came where nothing can be raised comes again
 
 
 class Stopped(BaseException):  # not an Exception: what mends or reports failures must let it pass
@@ -26,11 +32,13 @@ class Stopped(BaseException):  # not an Exception: what mends or reports failure
 
     Attributes:
         status: the exit status to end with.
+        number: of the signal, where it was its handler that raised this.
     """
 
-    def __init__(self, text: str, status: int = STOPPED) -> None:
+    def __init__(self, text: str, status: int = STOPPED, number: int | None = None) -> None:
         super().__init__(text)
         self.status = status
+        self.number = number
 
 
 class _State:
@@ -41,6 +49,7 @@ class _State:
     raised: Stopped | None = None  # by the handler
     signal: str | None = None
     leave_after_s: float | None = None
+    other_hook: Callable[[Any], Any] = sys.__unraisablehook__
 
 
 def listen_for_stop(*, leave_after_s: float | None = None) -> None:
@@ -56,6 +65,8 @@ def listen_for_stop(*, leave_after_s: float | None = None) -> None:
     for number in (*SIGNALS, signal.SIGINT):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _on_signal)
+    if sys.unraisablehook is not _on_unraisable:
+        _State.other_hook, sys.unraisablehook = sys.unraisablehook, _on_unraisable
 
 
 def stop_listening() -> None:
@@ -107,13 +118,31 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
         return
     _State.ending = True
     status = 128 + number if number == signal.SIGINT else STOPPED
+    _State.raised = stopped = Stopped(f"stopped by {name}: the same command goes on", status, number)
     if _State.leave_after_s is not None:
         # not a threading.Thread, whose start takes locks that the interrupted line may hold
-        _thread.start_new_thread(_leave, (_State.leave_after_s, status))
-    _State.raised = Stopped(f"stopped by {name}: the same command goes on", status)
-    raise _State.raised
+        _thread.start_new_thread(_leave, (_State.leave_after_s, stopped))
+    raise stopped
 
 
-def _leave(seconds: float, status: int) -> None:
+def _leave(seconds: float, stopped: Stopped) -> None:
     time.sleep(seconds)
-    os._exit(status)
+    if _State.raised is stopped:
+        os._exit(stopped.status)
+
+
+def _on_unraisable(unraisable: Any) -> None:
+    """Destructors and callbacks of weak references drop what is raised in them: the signal comes again after them."""
+    stopped = unraisable.exc_value
+    if isinstance(stopped, Stopped) and stopped is _State.raised and stopped.number is not None:
+        _State.ending, _State.raised = False, None
+        _thread.start_new_thread(_send_again, (stopped.number,))
+    else:
+        _State.other_hook(unraisable)
+
+
+def _send_again(number: int) -> None:
+    time.sleep(_AGAIN_S)
+    ident = threading.main_thread().ident
+    assert ident is not None
+    signal.pthread_kill(ident, number)

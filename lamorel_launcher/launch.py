@@ -16,7 +16,7 @@ from lamorel_launcher.layout import Address, environments
 from lamorel_launcher.machines import OneMachine, SeveralMachines, store_socket, wait_for_machine_0
 from lamorel_launcher.processes import Process, python_command
 from lamorel_launcher.settings import LaunchError, Settings, read_settings
-from lamorel_launcher.stopping import end_early, handle, held_back, stopped_early
+from lamorel_launcher.stopping import end_early, forget_where_dropped, handle, held_back, stopped_early
 from lamorel_launcher.supervisor import Supervisor
 
 _THIS_MACHINE = "127.0.0.1"
@@ -91,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.unraisablehook = forget_where_dropped
     handle(end_early)
     status = main()
     sys.stderr.flush()

@@ -1,8 +1,10 @@
 """Signals to the launcher: which ones it knows, and what they do before processes are watched."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: an RL process was asked to stop, and the same command goes on
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -37,6 +39,12 @@ def end_early(number: int, _frame: object) -> None:
         signal.signal(other, signal.SIG_IGN)
     _raised = StoppedEarly(number)
     raise _raised
+
+
+def forget_where_dropped(unraisable: Any) -> None:
+    """A `sys.unraisablehook` without a word on what destructors drop of `end_early`, which `stopped_early` keeps."""
+    if unraisable.exc_value is None or unraisable.exc_value is not _raised:
+        sys.__unraisablehook__(unraisable)
 
 
 def stopped_early() -> StoppedEarly | None:

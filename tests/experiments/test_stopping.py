@@ -11,7 +11,7 @@ import time
 import pytest
 from hydra import compose, initialize_config_dir
 
-from experiments import make_sentencepiece, make_tiny_llm, show_episodes, train_symbolic_ppo
+from experiments import make_sentencepiece, make_tiny_llm, show_episodes, stopping, train_symbolic_ppo
 from experiments.checkpoint import CheckpointStore
 from experiments.configuration import parse_config
 from experiments.run_log import RunLog
@@ -36,6 +36,7 @@ def listening():
     listen_for_stop()
     yield
     listen_for_stop()  # forgets what came, for the tests that follow
+    sys.unraisablehook = stopping._State.other_hook
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -240,6 +241,41 @@ def test_scripts_without_hydra_likewise(tmp_path, call):
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stderr) == (STOPPED, "stopped by SIGTERM: the same command goes on\n")
+
+
+@pytest.mark.parametrize("number", HANDLED)
+def test_a_signal_in_a_destructor_comes_again_after_it(listening, monkeypatch, capsys, number):
+    """There python drops what is raised, with a traceback."""
+
+    class Dropping:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(stopping._State, "other_hook", lambda unraisable: pytest.fail("of what was dropped"))
+    with pytest.raises(Stopped, match=f"stopped by {signal.Signals(number).name}"):  # noqa: PT012 (moments differ)
+        Dropping()
+        time.sleep(10)
+    assert capsys.readouterr() == ("", "")
+    with finishing_steps():
+        listen_for_stop()
+        Dropping()
+        if number != signal.SIGINT:
+            assert stop_signal() == signal.Signals(number).name  # nothing was raised there
+        else:
+            with pytest.raises(Stopped):
+                time.sleep(10)
+
+
+def test_what_others_drop_is_told_as_before(listening, monkeypatch):
+    told = []
+    monkeypatch.setattr(stopping._State, "other_hook", told.append)
+
+    class Dropping:
+        def __del__(self):
+            raise ValueError("of no interest")
+
+    Dropping()
+    assert [str(unraisable.exc_value) for unraisable in told] == ["of no interest"]
 
 
 @pytest.mark.parametrize("stopped", [False, True])

@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("library", ["lets it pass", "makes another error of it", "drops it"])
+@pytest.mark.parametrize(
+    "library", ["lets it pass", "makes another error of it", "drops it", "drops it in a destructor"]
+)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_anything_is_started(tmp_path: Path, number: signal.Signals, library: str) -> None:
     (tmp_path / "script.py").write_text("print('started')")
@@ -27,11 +29,18 @@ def test_a_signal_before_anything_is_started(tmp_path: Path, number: signal.Sign
         f"""
         import signal, sys
         from lamorel_launcher import launch
-        from lamorel_launcher.stopping import end_early, handle
+        from lamorel_launcher.stopping import end_early, forget_where_dropped, handle
 
         read_settings = launch.read_settings
 
+        class Dropping:
+            def __del__(self):
+                signal.raise_signal({int(number)})
+
         def library(argv):
+            if {library!r} == "drops it in a destructor":
+                Dropping()
+                return read_settings(argv)
             try:
                 signal.raise_signal({int(number)})
             except BaseException:
@@ -42,6 +51,7 @@ def test_a_signal_before_anything_is_started(tmp_path: Path, number: signal.Sign
             return read_settings(argv)
 
         launch.read_settings = library
+        sys.unraisablehook = forget_where_dropped
         handle(end_early)
         sys.exit(launch.main({arguments}))
         """

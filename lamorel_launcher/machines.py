@@ -174,9 +174,20 @@ class SeveralMachines:
 
         if self._listener is not None:
             return hold_store(self._listener, self._address.host)
-        # The launcher of machine 0 did listen: where nobody does any more it has ended, for which the store would wait.
-        socket.create_connection((self._address.host, self._address.port), timeout=_SILENT_S).close()
-        return TCPStore(self._address.host, self._address.port, timeout=timedelta(seconds=_SILENT_S))
+        host, port = self._address.host, self._address.port
+        deadline = time.monotonic() + _SILENT_S
+        while True:
+            # The launcher of machine 0 did listen: where nobody does any more it has ended, for which the store would
+            # wait. It may also end between the two, or before its store answers.
+            socket.create_connection((host, port), timeout=_SILENT_S).close()
+            try:
+                store = TCPStore(host, port, timeout=timedelta(seconds=_CONNECT_S))
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                store.set_timeout(timedelta(seconds=_SILENT_S))
+                return store
 
     def _exchange(self, store: Any) -> None:
         self._news["beat"] += 1

@@ -20,8 +20,8 @@ from experiments.errors import UserError
 
 # numbers of a run.json, those that it must hold first
 NEEDED = ("num_steps", "started", "written")
-RECORDED = ("running", "done", "stopped", "failed")  # states of a run.json
 MEASURED = ("update", "frames", "success_rate", "frames_per_second")
+RECORDED = ("running", "done", "stopped", "failed")  # states of a run.json
 ERROR = re.compile(r"error: |[\w.]+(Error|Exception): ")
 UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)  # what a record of another form runs into
 LOG_TAIL = 20_000  # bytes

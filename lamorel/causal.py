@@ -91,8 +91,9 @@ class CausalForwards(Forwards):
         return View(last, {"input_ids": ids[:, -1:], "attention_mask": mask[:, -1:]}, unpadded(contexts))
 
     def _forward(self, batch: Padded, **options: Any) -> Any:
-        if self.accepts_position_ids:
-            # Without them learned positions would count the padding (GPT-2's scores move by up to 1 nat).
+        if self.accepts_position_ids and batch.has_padding:
+            # Without them learned positions would count the padding (GPT-2's scores move by up to 1 nat). Without
+            # padding the model's own are right, which need not begin at 0 (RoBERTa).
             options["position_ids"] = positions(batch.mask)
         return self.model(input_ids=batch.ids, attention_mask=batch.mask, **options)
 

@@ -94,7 +94,8 @@ class LLMArgs:
     gradient_checkpointing: bool = False  # recompute each forward in the backward pass: less memory, a third more time
     add_bos: bool = False  # the tokenizer's beginning-of-sequence token, where it has one, before each context
     candidate_prefix: str = _one_of("none", "none", "space", "auto")
-    scoring: str = _one_of("fast", "fast", "cached", "pairs", "reference")  # lamorel.ways; fast: the best that works
+    # lamorel.ways; fast: the fastest that is exact for the model
+    scoring: str = _one_of("fast", "fast", "cached", "pairs", "equal", "reference")
     trust_remote_code: bool = False
     parallelism: ParallelismArgs = field(default_factory=ParallelismArgs)
 

@@ -36,7 +36,8 @@ def generate(
     config, arguments = _resolve(llm, options)
     sequences_each = config.num_return_sequences or 1
     rows_each = max(config.num_beams or 1, sequences_each)
-    step = max(1, llm.minibatch_size // rows_each)
+    longest = max(map(len, context_ids), default=0) + (config.max_new_tokens or 0)
+    step = max(1, llm.minibatch_size // rows_each) if llm.ways.may_pad(longest) else 1
     results: list[list[dict[str, Any]]] = []
     for start in range(0, len(context_ids), step):
         chunk = context_ids[start : start + step]

@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from lamorel import reference
 from lamorel.config import LLMArgs
 from lamorel.forwards import Forwards, View
 from lamorel.heads import Kind, run_functions
 from lamorel.module_function import BaseModuleFunction
-from lamorel.scoring import TokenScores, per_candidate, read_scores
+from lamorel.scoring import TokenScores, per_candidate
 from lamorel.tokenization import TextEncoder, TokenIds, check_inputs
-from lamorel.trie import plan_all
 from lamorel.update_chunks import gpu_memory, tokens_that_fit
 from lamorel.ways import Shared, Ways
 
@@ -97,8 +95,8 @@ class LLMModule(torch.nn.Module):
 
     def chunks(self, contexts: Sequence[str], candidates: Sequence[Sequence[str]], tokens: int) -> list[list[int]]:
         """Indices of contexts of similar length, in groups of about `tokens` tokens, their candidates included."""
-        tries = plan_all(self.encoder.candidates(candidates))
-        return self.ways.chunks(self.encoder.contexts(contexts), tries, tokens=tokens, rows=max(1, len(contexts)))
+        ids = self.encoder.candidates(candidates)
+        return self.ways.chunks(self.encoder.contexts(contexts), ids, tokens=tokens, rows=max(1, len(contexts)))
 
     @property
     def tokens_per_chunk(self) -> int:
@@ -144,10 +142,7 @@ class LLMModule(torch.nn.Module):
 
     def score_tokens(self, contexts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]) -> TokenScores:
         """Scores of every candidate token, contexts and candidates given as token ids."""
-        if self._args.scoring == "reference":
-            return TokenScores(*reference.token_scores(self._LLM_model, contexts, candidates))
-        tries = plan_all(candidates)
-        return read_scores(self.ways.decode(contexts, tries, rows=self._args.minibatch_size)[0], tries)
+        return self.ways.scores(contexts, candidates, rows=self._args.minibatch_size)[0]
 
     def _run(
         self,
@@ -168,8 +163,7 @@ class LLMModule(torch.nn.Module):
         shared = self.ways.share(contexts, adapters=adapters, keep=self._keeps)
         call = _Call(keys, functions, rows, shared, max(map(len, contexts), default=0), kwargs)
         results: list[Outputs] = [{} for _ in contexts]
-        tries = None if candidates is None else plan_all(candidates)
-        for chunk in self.ways.chunks(contexts, tries, tokens=None, rows=rows):
+        for chunk in self.ways.chunks(contexts, candidates, tokens=None, rows=rows):
             of_chunk = None if candidates is None else [candidates[i] for i in chunk]
             for i, output in zip(chunk, run_chunk(call, [contexts[i] for i in chunk], of_chunk), strict=True):
                 results[i] = output
@@ -184,7 +178,9 @@ class LLMModule(torch.nn.Module):
         by_key: dict[str, Sequence[torch.Tensor]] = {}
         if len(call.functions) < len(call.keys):
             assert candidates is not None
-            scores, root = self._scores(call, contexts, candidates, hidden_states=on_root)
+            scores, root = self.ways.scores(
+                contexts, candidates, rows=call.rows, shared=call.shared, hidden_states=on_root
+            )
             by_key |= per_candidate(scores, candidates)
         groups: Sequence[Sequence[TokenIds]] = [[()] for _ in contexts] if candidates is None else candidates
 
@@ -202,18 +198,6 @@ class LLMModule(torch.nn.Module):
         sizes = [len(group) for group in groups]
         by_key |= run_functions(call.functions, views, sizes=sizes, adapters=self.ways.adapters, kwargs=call.kwargs)
         return [{key: by_key[key][i] for key in call.keys} for i in range(len(contexts))]
-
-    def _scores(
-        self, call: _Call, contexts: list[TokenIds], candidates: list[list[TokenIds]], *, hidden_states: bool
-    ) -> tuple[TokenScores, View | None]:
-        """Scores of the candidates' tokens, and the root's view where the way to them passes it."""
-        if self._args.scoring == "reference":
-            return TokenScores(*reference.token_scores(self._LLM_model, contexts, candidates)), None
-        tries = plan_all(candidates)
-        logits, root = self.ways.decode(
-            contexts, tries, rows=call.rows, shared=call.shared, hidden_states=hidden_states
-        )
-        return read_scores(logits, tries), root
 
     def _rows(self, minibatch_size: int | None) -> int:
         if minibatch_size is None:

@@ -10,6 +10,7 @@ import torch
 class Padded(NamedTuple):
     ids: torch.Tensor  # (rows, width) int64
     mask: torch.Tensor  # (rows, width) int64, 1 on tokens
+    has_padding: bool
 
 
 def pad(rows: Sequence[Sequence[int]], *, fill: int, left: bool, device: torch.device) -> Padded:
@@ -21,12 +22,14 @@ def pad(rows: Sequence[Sequence[int]], *, fill: int, left: bool, device: torch.d
         place = slice(width - len(row), width) if left else slice(0, len(row))
         ids[i, place] = row
         mask[i, place] = 1
-    return Padded(torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device))
+    has_padding = any(len(row) < width for row in rows)
+    return Padded(torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device), has_padding)
 
 
 def concatenate(first: Padded, second: Padded) -> Padded:
     """Two batches of the same rows, side by side."""
-    return Padded(torch.cat([first.ids, second.ids], dim=1), torch.cat([first.mask, second.mask], dim=1))
+    ids, mask = (torch.cat(parts, dim=1) for parts in zip(first[:2], second[:2], strict=True))
+    return Padded(ids, mask, first.has_padding or second.has_padding)
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:

@@ -1,48 +1,135 @@
-"""Finds out, once per model, which of the ways to score work for it.
+"""Check that a way of scoring is exact for a model: on a few tokens it must agree with one unpadded sequence at a time.
 
-Most architectures can be packed, or continue a cache; some keep a recurrent state, take positions from the place in
-the row, or take no cache at all. They are recognised by trying: a few tokens must come out as in plain forwards.
+Padding, packing or a continued cache may disturb a model: recurrent layers read padding, expert routers count it, and
+some decoders are not causal. Such models are recognised by trying, not by name.
 """
 
+import copy
+import textwrap
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
-from lamorel.forwards import Forwards, base_model
-from lamorel.scoring import nodes_from_pairs, read_scores
+from lamorel import reference
+from lamorel.forwards import base_model
 from lamorel.tokenization import TokenIds
-from lamorel.trie import Trie, plan_all
 
-# Nats. Generous: a wrong way is wrong by far more, and in bf16 two right ways differ by rounding.
-_TOLERANCE = {torch.float32: 1e-3}
+# Nats per token. Two exact ways differ by rounding: 1e-6 for most models in fp32, 0.2 in bf16.
+_TOLERANCE = {torch.float64: 1e-5, torch.float32: 3e-5}
 _LOW_PRECISION_TOLERANCE = 1.0
 
-DecodeNodes = Callable[[Sequence[TokenIds], Sequence[Trie]], torch.Tensor]
+_MOST_BYTES_OF_A_COPY = 8 << 30
+
+# Log-probabilities (N,) of all candidate tokens, by the given model.
+Score = Callable[[Any, Sequence[TokenIds], Sequence[Sequence[TokenIds]]], torch.Tensor]
 
 
-@torch.no_grad()
-def defect(forwards: Forwards, decode: DecodeNodes) -> str | None:
-    """Why `decode` does not give this model's node logits, or None where it does."""
-    model = base_model(forwards.model)
-    vocabulary = model.config.get_text_config().vocab_size
-    head = _tokens(10, vocabulary)  # long enough to be shared
-    contexts = [head + _tokens(n, vocabulary) for n in (2, 9)]  # unequal: padding takes part
-    candidates: list[list[TokenIds]] = [[_tokens(n, vocabulary) for n in (1, 3, 4)] for _ in contexts]
-    candidates[1].append(candidates[1][2][:2] + candidates[1][1])  # a tree that branches below its root
-    tries = plan_all(candidates)
-    try:
-        expected = read_scores(nodes_from_pairs(forwards, contexts, tries, rows_per_forward=8), tries)
-        found = read_scores(decode(contexts, tries), tries)
-    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        # Whatever it is, the model is told apart, and the reason is logged. Where even plain forwards fail, as with
-        # fewer positions than these tokens need, scoring by them will say so if it fails as well.
-        return f"{type(error).__name__}: {error}"
-    difference = (found.logprob - expected.logprob).abs().max().item()
-    tolerance = _TOLERANCE.get(model.dtype, _LOW_PRECISION_TOLERANCE)
-    # Written so that a difference which is no number counts as one.
-    return None if difference <= tolerance else f"scores differ from a plain forward by {difference:.3g} nats"
+class Probe:
+    """Contexts and candidates of unequal length, and their scores by one unpadded forward each.
+
+    Args:
+        model: the model as it is scored.
+        positions: number of positions that the model has; None where there is no end to them.
+    """
+
+    def __init__(self, model: Any, *, positions: int | None = None) -> None:
+        self.model = model
+        config = base_model(model).config.get_text_config()
+        # Without the padding token, which some models mask wherever it stands.
+        padding = getattr(config, "pad_token_id", None)
+        ids = [i for i in range(config.vocab_size) if i != padding]
+        lengths = [11, 43] if positions is None else [min(length, positions - 4) for length in (11, 43)]
+        head = _tokens(9, ids)  # long enough to be shared
+        self.contexts = [(head + _tokens(length, ids))[:length] for length in lengths]
+        self.candidates = [[_tokens(n, ids) for n in (1, 3)], [_tokens(n, ids) for n in (3, 1, 4)]]
+        # A tree that branches below its root.
+        self.candidates[1].append(self.candidates[1][2][:2] + self.candidates[1][0])
+
+    def defect(self, score: Score) -> str | None:
+        """Reason why `score` is not exact for this model, or None where it is.
+
+        In low precision rounding hides mistakes, and some models amplify rounding until it looks like one. A copy of
+        the model in double precision tells the two apart, if the model is small enough to be copied.
+        """
+        difference = self._difference(self.model, self._expected, score)
+        if isinstance(difference, str):
+            return difference
+        dtype = self.model.dtype
+        if difference <= _TOLERANCE.get(dtype, 0.0):
+            return None
+        if self._in_double is None:
+            if dtype not in _TOLERANCE and difference <= _LOW_PRECISION_TOLERANCE:
+                return None
+            return f"scores differ from an unpadded forward by {difference:.2g} nats"
+        model, expected = self._in_double
+        with _InDouble():
+            exact = self._difference(model, expected, score)
+        if isinstance(exact, float) and exact <= _TOLERANCE[torch.float64]:
+            if dtype not in _TOLERANCE:
+                return None
+            return (
+                f"scores differ from an unpadded forward by {difference:.2g} nats, by {exact:.2g} in double "
+                f"precision: this model amplifies rounding"
+            )
+        return f"scores differ from an unpadded forward by {difference:.2g} nats"
+
+    def _difference(self, model: Any, expected: torch.Tensor | str, score: Score) -> float | str:
+        """Largest difference in nats; the error, where a forward fails."""
+        if isinstance(expected, str):
+            return expected
+        try:
+            with torch.no_grad():
+                found = score(model, self.contexts, self.candidates)
+        except Exception as error:  # models refuse a forward that they do not support in many ways
+            return _reason(error)
+        difference = (found - expected).abs().max().item()
+        return difference if difference == difference else float("inf")
+
+    @cached_property
+    def _expected(self) -> torch.Tensor | str:
+        return self._expected_of(self.model)
+
+    def _expected_of(self, model: Any) -> torch.Tensor | str:
+        try:
+            with torch.no_grad():
+                return reference.token_scores(model, self.contexts, self.candidates)[0]
+        except Exception as error:
+            return _reason(error)
+
+    @cached_property
+    def _in_double(self) -> tuple[Any, torch.Tensor | str] | None:
+        """A copy of the model in double precision and its scores; None for a model that cannot be copied."""
+        size = 8 * sum(parameter.numel() for parameter in self.model.parameters())
+        quantized = getattr(base_model(self.model), "is_quantized", False)
+        spread = len(set(getattr(base_model(self.model), "hf_device_map", {}).values())) > 1
+        if size > _MOST_BYTES_OF_A_COPY or quantized or spread:
+            return None
+        model = copy.deepcopy(self.model).double()
+        base_model(model).set_experts_implementation("eager")  # the faster ones know no double precision
+        with _InDouble():
+            return model, self._expected_of(model)
 
 
-def _tokens(count: int, vocabulary: int) -> TokenIds:
-    """Some tokens, spread over the vocabulary."""
-    return tuple((7919 * (i + count)) % vocabulary for i in range(count))
+class _InDouble(TorchFunctionMode):
+    """While active, what a model computes in fp32 of its own accord (norms, softmax, rotary angles) is fp64."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        func = torch.Tensor.double if func is torch.Tensor.float else func
+        kwargs = {name: _doubled(value) for name, value in (kwargs or {}).items()}
+        return func(*map(_doubled, args), **kwargs)
+
+
+def _doubled(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
+
+
+def _reason(error: Exception) -> str:
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 240)
+
+
+def _tokens(count: int, ids: Sequence[int]) -> TokenIds:
+    """Some of the ids, spread over all of them."""
+    return tuple(ids[(7919 * (i + count)) % len(ids)] for i in range(count))

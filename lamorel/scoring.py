@@ -4,8 +4,10 @@
 
 The functions `nodes_from_...` give the logits of every node of every context's tree, (R, V): by continuing the cache
 of the root step, or by plain forwards. `lamorel.packed_...` are the faster ways to the same logits.
+`scores_of_equal_lengths` does without trees.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -66,6 +68,36 @@ def nodes_from_pairs(
         return view.forward_outputs.logits[:, view.root :]
 
     return _decode(tries, run, rows_per_forward=rows_per_forward, root_logits=None)
+
+
+def scores_of_equal_lengths(
+    forwards: Forwards,
+    contexts: Sequence[TokenIds],
+    candidates: Sequence[Sequence[TokenIds]],
+    *,
+    rows_per_forward: int,
+) -> TokenScores:
+    """The scores from forwards over whole (context, candidate) pairs, each over pairs of equal lengths: no padding.
+
+    For models that padding disturbs, and for those that are not causal, where a token changes the logits before it.
+    """
+    rows = [(context, ids) for context, group in enumerate(candidates) for ids in group]
+    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i, (context, ids) in enumerate(rows):
+        if ids:
+            alike[len(contexts[context]), len(ids)].append(i)
+    empty = torch.zeros(0, device=forwards.device)
+    found = {i: TokenScores(empty, empty) for i in range(len(rows))}
+    for (_, length), members in alike.items():
+        for some in _slices(len(members), rows_per_forward):
+            view = forwards.pairs(contexts, [rows[i] for i in members[some]], hidden_states=False)
+            logits = view.forward_outputs.logits[:, view.root : view.root + length].float()
+            tokens = torch.tensor([rows[i][1] for i in members[some]], device=logits.device)[:, :, None]
+            logit = logits.gather(2, tokens)[:, :, 0]
+            logprob = logit - logits.logsumexp(dim=2)
+            found |= {i: TokenScores(*pair) for i, *pair in zip(members[some], logprob, logit, strict=True)}
+    parts = [found[i] for i in range(len(rows))] or [TokenScores(empty, empty)]
+    return TokenScores(torch.cat([part.logprob for part in parts]), torch.cat([part.logit for part in parts]))
 
 
 def per_candidate(scores: TokenScores, candidates: Sequence[Sequence[TokenIds]]) -> dict[str, tuple[torch.Tensor, ...]]:

@@ -68,8 +68,9 @@ class Seq2SeqForwards(Forwards):
         of_context = torch.tensor([used[context] for context, _ in rows], device=self.device)
         # Functions take id 0 for padding in candidates; the mask is there for those that want to be sure.
         decoder = pad([(self.start_id, *ids) for _, ids in rows], fill=0, left=False, device=self.device)
-        encoded = self.model.get_encoder()(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
-        encoded = encoded.to(self.device)  # an encoder spread over GPUs ends on its last one
+        encoded = self.model.get_encoder()(input_ids=batch.ids, attention_mask=batch.mask)
+        # An encoder spread over GPUs ends on its last one.
+        encoded.last_hidden_state = encoded.last_hidden_state.to(self.device)[of_context]
         minibatch = {
             "input_ids": batch.ids[of_context],
             "attention_mask": batch.mask[of_context],
@@ -77,7 +78,7 @@ class Seq2SeqForwards(Forwards):
             "decoder_attention_mask": decoder.mask,
         }
         outputs = self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoded[of_context]),
+            encoder_outputs=encoded,
             attention_mask=minibatch["attention_mask"],
             decoder_input_ids=decoder.ids,
             decoder_attention_mask=decoder.mask,

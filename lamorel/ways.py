@@ -1,29 +1,42 @@
-"""The ways to decode the candidates of a context, and the choice of the fastest that a model can take.
+"""Ways to score the candidates of a context, and the choice of the fastest that is exact for a model.
 
     packed     contexts and trees in one row, no padding; a T5 model, or a decoder-only one with sdpa attention
     cached     contexts padded, candidates continue the cache of keys and values
-    pairs      plain forwards over all (context, prefix) pairs
+    equal      plain forwards over whole (context, candidate) pairs of equal lengths, which need no padding
+    reference  one unpadded sequence at a time (lamorel.reference)
 
-All give the same logits. `reference` (lamorel.reference) is a fourth, slow way to the same scores for comparison.
+All give the same scores, each way for more models than the one before. A fifth, `pairs` (plain forwards over padded
+(context, prefix) pairs), is used on request: a model whose cache cannot be continued is often one that padding
+disturbs, or whose rounding padding amplifies.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import torch
 
+from lamorel import reference
 from lamorel.causal import CausalForwards
 from lamorel.config import LLMArgs
-from lamorel.forwards import Forwards, View, base_model
+from lamorel.forwards import Forwards, Row, View, base_model
 from lamorel.packed import PackedForwards, pairs, roots
 from lamorel.packed_causal import PackedCausal
 from lamorel.packed_t5 import PackedT5, is_t5
 from lamorel.padding import chunks_by_length
-from lamorel.probe import defect
-from lamorel.scoring import nodes_from_cache, nodes_from_pairs
+from lamorel.probe import Probe
+from lamorel.rotary import longest_with_fixed_frequencies, make_stateless
+from lamorel.scoring import (
+    TokenScores,
+    nodes_from_cache,
+    nodes_from_pairs,
+    read_scores,
+    scores_of_equal_lengths,
+)
 from lamorel.seq2seq import Seq2SeqForwards
 from lamorel.tokenization import TokenIds
 from lamorel.trie import ROOT, Trie, plan_all
@@ -38,6 +51,19 @@ _TOKENS_ON_ACCELERATOR = 32768
 # the memory, from the cache.
 _MOST_NODES = 1024
 
+_WITHOUT_PADDING = ("equal", "reference")
+_FASTEST_FIRST = {
+    "fast": ("packed", "cached", *_WITHOUT_PADDING),
+    "cached": ("cached", *_WITHOUT_PADDING),
+    "pairs": ("pairs", *_WITHOUT_PADDING),
+    "equal": _WITHOUT_PADDING,
+    "reference": ("reference",),
+}
+_SLOW = {
+    "equal": "plain forwards over pairs of equal length (slower: every candidate repeats its context)",
+    "reference": "one sequence at a time (slowest)",
+}
+
 Shared = Mapping[bool, Any]  # by whether adapters are active: what the contexts of a call have in common
 
 
@@ -45,11 +71,12 @@ class Ways:
     """The forwards of one model, as it stands; made anew when the model object is replaced."""
 
     def __init__(self, model: Any, args: LLMArgs, *, pad_id: int) -> None:
+        make_stateless(model)
         self.model = model
         self.forwards: Forwards
+        self._args = args
+        self._pad_id = pad_id
         self._packed: PackedForwards | None = None
-        self._scoring = args.scoring
-        self._chosen: str | None = None  # found out at the first use
         why_not = None if args.attention == "sdpa" else f"it takes the place of sdpa attention, not of {args.attention}"
         if base_model(model).config.is_encoder_decoder:
             seq2seq = Seq2SeqForwards(model, pad_id=pad_id)
@@ -67,6 +94,8 @@ class Ways:
         self._why_not_packed = why_not
         # Whole left-padded sequences, as upstream's functions may ask for, are no rows of tree nodes.
         self._packed_shows_pairs = isinstance(self._packed, PackedT5) or args.pre_encode_inputs
+        self._longest_with_fixed_frequencies = longest_with_fixed_frequencies(model)
+        self._probe = Probe(model, positions=self.forwards.learned_positions)
 
     def forget(self) -> None:
         """Drops what was kept between calls: the weights have changed, or are about to."""
@@ -89,7 +118,12 @@ class Ways:
         return shared
 
     def chunks(
-        self, contexts: Sequence[TokenIds], tries: Sequence[Trie] | None, *, tokens: int | None, rows: int
+        self,
+        contexts: Sequence[TokenIds],
+        candidates: Sequence[Sequence[TokenIds]] | None,
+        *,
+        tokens: int | None,
+        rows: int,
     ) -> list[list[int]]:
         """Indices of contexts that run together.
 
@@ -99,41 +133,52 @@ class Ways:
         """
         if tokens is None:
             tokens = _TOKENS_PER_FORWARD.get(self.forwards.device.type, _TOKENS_ON_ACCELERATOR)
-        packed = self._packed if self.way == "packed" else None
-        shared = 0 if packed is None else packed.shared_tokens(contexts)
-        lengths = [len(ids) - shared for ids in contexts]
-        nodes = [len(trie) - 1 for trie in tries] if tries is not None else [0] * len(contexts)
-        return chunks_by_length(lengths, nodes, tokens=tokens - shared, rows=rows, padded=packed is None)
+        members_of: dict[tuple[str, int], list[int]] = defaultdict(list)
+        for i, ids in enumerate(contexts):
+            way = self._way_of([ids], None if candidates is None else [candidates[i]])
+            members_of[way, len(ids) if way in _WITHOUT_PADDING else 0].append(i)
+        chunks = []
+        for (way, _), members in members_of.items():
+            shared = self._packed.shared_tokens(contexts) if way == "packed" and self._packed is not None else 0
+            lengths = [len(contexts[i]) - shared for i in members]
+            tries = [ROOT] * len(members) if candidates is None else plan_all([candidates[i] for i in members])
+            found = chunks_by_length(
+                lengths,
+                [len(trie) - 1 for trie in tries],
+                tokens=tokens - shared,
+                rows=1 if way == "reference" else rows,
+                padded=way != "packed",
+            )
+            chunks += [[members[i] for i in chunk] for chunk in found]
+        return chunks
 
-    def decode(
+    def scores(
         self,
         contexts: Sequence[TokenIds],
-        tries: Sequence[Trie],
+        candidates: Sequence[Sequence[TokenIds]],
         *,
         rows: int,
         shared: Shared | None = None,
         hidden_states: bool = False,
-    ) -> tuple[torch.Tensor, View | None]:
-        """The node logits (R, V) of all contexts, and with `hidden_states` the view of their roots.
+    ) -> tuple[TokenScores, View | None]:
+        """Scores of all candidate tokens.
 
         Args:
             rows: cap on the rows of a forward over candidates; a packed one has one row.
+            hidden_states: give the view of the contexts' roots too, where the forward passes them.
         """
-        way = self.way if _fit(tries) else self._way_of_large_trees
-        if way == "packed":
-            assert self._packed is not None
-            nodes = self._packed.run(contexts, tries, (shared or {}).get(True), hidden_states=hidden_states)
-            return nodes.logits, self._packed.view(nodes, contexts, roots(tries)) if hidden_states else None
-        if way == "pairs":
-            view = self.forwards.root(contexts, use_cache=False, hidden_states=True).view if hidden_states else None
-            return nodes_from_pairs(self.forwards, contexts, tries, rows_per_forward=rows), view
-        root = self.forwards.root(contexts, use_cache=True, hidden_states=hidden_states)
-        logits = nodes_from_cache(self.forwards, root, tries, rows_per_forward=rows)
-        return logits, root.view if hidden_states else None
+        return self._scores_by(
+            self._way_of(contexts, candidates),
+            contexts,
+            candidates,
+            rows=rows,
+            shared=shared or {},
+            hidden_states=hidden_states,
+        )
 
     def root_view(self, contexts: Sequence[TokenIds], *, adapters: bool, shared: Shared) -> View:
         """The view of the roots alone, with hidden states."""
-        if self.way == "packed":
+        if self._way_of(contexts, None) == "packed":
             assert self._packed is not None
             tries = [ROOT] * len(contexts)
             nodes = self._packed.run(contexts, tries, shared[adapters], hidden_states=True)
@@ -150,7 +195,8 @@ class Ways:
         shared: Shared,
     ) -> Iterator[View]:
         """Views of all (context, candidate) pairs in order, at most `rows` at a time, with hidden states."""
-        tries = plan_all(candidates, whole=True) if self.way == "packed" and self._packed_shows_pairs else None
+        way = self._way_of(contexts, candidates)
+        tries = plan_all(candidates, whole=True) if way == "packed" and self._packed_shows_pairs else None
         if tries is not None and _fit(tries):
             assert self._packed is not None
             nodes = self._packed.run(contexts, tries, shared[adapters], hidden_states=True)
@@ -159,53 +205,112 @@ class Ways:
                 yield self._packed.view(nodes, contexts, shown[start : start + rows])
             return
         plain = [(context, ids) for context, group in enumerate(candidates) for ids in group]
-        for start in range(0, len(plain), rows):
-            yield self.forwards.pairs(contexts, plain[start : start + rows])
+        for together in _runs(plain, contexts, padded=way not in _WITHOUT_PADDING):
+            for start in range(0, len(together), 1 if way == "reference" else rows):
+                yield self.forwards.pairs(contexts, together[start : start + rows])
 
     def adapters(self, active: bool) -> AbstractContextManager[Any]:
         """Within it, the base model runs where `active` is false: peft adapters disabled, no gradient."""
         return nullcontext() if active else _base_model_alone(self.model)
 
-    @property
-    def way(self) -> str:
-        """The fastest way that works: packed, cached or pairs; `llm_args.scoring` may rule out the first."""
-        if self._chosen is None:
-            self._chosen = self._choose()
-        return self._chosen
+    def may_pad(self, longest: int) -> bool:
+        """Whether sequences of up to `longest` tokens may share a padded forward."""
+        limit = self._longest_with_fixed_frequencies
+        return self.way not in _WITHOUT_PADDING and (limit is None or longest <= limit)
 
-    def _choose(self) -> str:
-        if self._scoring in ("pairs", "reference"):
-            return "pairs"
-        reason = self._why_not_packed
-        if self._packed is not None and self._scoring == "fast":
-            packed = self._packed
-            reason = defect(self.forwards, lambda c, t: packed.run(c, t, packed.share(c)).logits)
-            packed.forget()
-            if reason is None:
-                return "packed"
-        return self._choose_unpacked(reason)
+    @cached_property
+    def way(self) -> str:
+        """The fastest way that is exact for this model, from `llm_args.scoring` on. Tried at the first use."""
+        return self._first_exact(self._args.scoring)
 
     @cached_property
     def _way_of_large_trees(self) -> str:
         """The fastest way for trees that are too large to be packed."""
-        return self._choose_unpacked(f"of trees over {_MOST_NODES} nodes") if self.way == "packed" else self.way
+        return self._first_exact("cached", f"its trees have over {_MOST_NODES} nodes")
 
-    def _choose_unpacked(self, reason: str | None) -> str:
-        """cached or pairs; logs which, and the reason why not packed."""
-        name = type(base_model(self.model)).__name__
-        without_cache = defect(self.forwards, self._decode_from_cache)
-        if without_cache is not None:
-            logger.warning("%s is scored by plain forwards over all pairs (slower): %s", name, without_cache)
-            return "pairs"
-        if self._scoring == "fast":
-            logger.info("%s is scored by continuing its cache; packed scoring is out: %s", name, reason)
-        return "cached"
+    @cached_property
+    def _way_of_long_contexts(self) -> str:
+        """The fastest way for contexts whose length changes the model's rotary frequencies."""
+        limit = self._longest_with_fixed_frequencies
+        return self._first_exact("equal", f"its rotary frequencies depend on the length past {limit} tokens")
 
-    def _decode_from_cache(self, contexts: Sequence[TokenIds], tries: Sequence[Trie]) -> torch.Tensor:
-        root = self.forwards.root(contexts, use_cache=True, hidden_states=False)
-        if root.cache is None:
-            raise ValueError("its forward returns no cache")
-        return nodes_from_cache(self.forwards, root, tries, rows_per_forward=8)
+    def _way_of(self, contexts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]] | None) -> str:
+        """The way in which these contexts are scored; candidates None: no candidate is scored."""
+        if self.way in _WITHOUT_PADDING:
+            return self.way
+        groups = candidates or [()] * len(contexts)
+        if self._longest_with_fixed_frequencies is not None:
+            sizes = [len(ids) + max(map(len, group), default=0) for ids, group in zip(contexts, groups, strict=True)]
+            if max(sizes, default=0) > self._longest_with_fixed_frequencies:
+                return self._way_of_long_contexts
+        if self.way == "packed" and not _fit(plan_all(groups)):
+            return self._way_of_large_trees
+        return self.way
+
+    def _first_exact(self, scoring: str, reason: str | None = None) -> str:
+        """The fastest exact way for a value of `llm_args.scoring`; a slower one is logged with the reason."""
+        for way in _FASTEST_FIRST[scoring]:
+            defect = None if way == "reference" else self._defect(way)
+            if defect is None:
+                break
+            reason = defect
+        if reason is not None:
+            name = type(base_model(self.model)).__name__
+            if way in _SLOW:
+                logger.warning("%s is scored by %s: %s", name, _SLOW[way], reason)
+            else:
+                logger.info("%s is scored by continuing its cache; packed scoring is out: %s", name, reason)
+        return way
+
+    def _defect(self, way: str) -> str | None:
+        """Reason why a way is not exact for this model, or None where it is."""
+        if way == "packed" and self._packed is None:
+            return self._why_not_packed
+
+        def score(model: Any, contexts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]) -> torch.Tensor:
+            ways = self if model is self.model else Ways(model, self._args, pad_id=self._pad_id)
+            shared = {} if ways._packed is None or way != "packed" else {True: ways._packed.share(contexts)}
+            return ways._scores_by(way, contexts, candidates, rows=8, shared=shared, hidden_states=False)[0].logprob
+
+        return self._probe.defect(score)
+
+    def _scores_by(
+        self,
+        way: str,
+        contexts: Sequence[TokenIds],
+        candidates: Sequence[Sequence[TokenIds]],
+        *,
+        rows: int,
+        shared: Shared,
+        hidden_states: bool,
+    ) -> tuple[TokenScores, View | None]:
+        if way == "reference":
+            return TokenScores(*reference.token_scores(self.model, contexts, candidates)), None
+        if way == "equal":
+            return scores_of_equal_lengths(self.forwards, contexts, candidates, rows_per_forward=rows), None
+        tries = plan_all(candidates)
+        view = None
+        if way == "packed":
+            assert self._packed is not None
+            nodes = self._packed.run(contexts, tries, shared.get(True), hidden_states=hidden_states)
+            logits = nodes.logits
+            view = self._packed.view(nodes, contexts, roots(tries)) if hidden_states else None
+        elif way == "pairs":
+            logits = nodes_from_pairs(self.forwards, contexts, tries, rows_per_forward=rows)
+        else:
+            root = self.forwards.root(contexts, use_cache=True, hidden_states=hidden_states)
+            logits = nodes_from_cache(self.forwards, root, tries, rows_per_forward=rows)
+            view = root.view if hidden_states else None
+        return read_scores(logits, tries), view
+
+
+def _runs(rows: Sequence[Row], contexts: Sequence[TokenIds], *, padded: bool) -> Iterator[list[Row]]:
+    """The rows in order, all in one list, or cut so that those of a list need no padding."""
+    if padded:
+        yield list(rows)
+        return
+    for _, group in groupby(rows, key=lambda row: (len(contexts[row[0]]), len(row[1]))):
+        yield list(group)
 
 
 def _fit(tries: Sequence[Trie]) -> bool:

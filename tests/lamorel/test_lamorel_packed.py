@@ -14,9 +14,7 @@ from peft import LoraConfig, get_peft_model
 from lamorel import BaseModelInitializer, BaseModuleFunction, BaseUpdater, reference
 from lamorel.config import LLMArgs
 from lamorel.packed_causal import common_head
-from lamorel.scoring import read_scores
 from lamorel.tokenization import TokenIds
-from lamorel.trie import plan_all
 from lamorel.ways import Ways
 
 VOCABULARY = 290
@@ -89,7 +87,7 @@ ARCHITECTURES: dict[str, tuple[transformers.PretrainedConfig, str]] = {
         "cached",
     ),
     "bias in every layer": (transformers.UMT5Config(**T5_WIDTHS), "cached"),
-    "recurrent": (transformers.MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2), "pairs"),
+    "recurrent": (transformers.MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2), "equal"),
 }
 
 
@@ -118,9 +116,8 @@ def inputs(*, head: int, seed: int = 0) -> tuple[list[TokenIds], list[list[Token
 
 
 def score(ways: Ways, contexts: list[TokenIds], candidates: list[list[TokenIds]]) -> torch.Tensor:
-    tries = plan_all(candidates)
     shared = ways.share(contexts, adapters=[True])
-    return read_scores(ways.decode(contexts, tries, rows=7, shared=shared)[0], tries).logprob
+    return ways.scores(contexts, candidates, rows=7, shared=shared)[0].logprob
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

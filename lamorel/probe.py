@@ -5,6 +5,7 @@ some decoders are not causal. Such models are recognised by trying, not by name.
 """
 
 import copy
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -60,21 +61,27 @@ class Probe:
         dtype = self.model.dtype
         if difference <= _TOLERANCE.get(dtype, 0.0):
             return None
+        said = f"scores differ from an unpadded forward by {difference:.2g} nats"
+        exact = self._difference_in_double(score)
+        if exact is None:
+            return None if dtype not in _TOLERANCE and difference <= _LOW_PRECISION_TOLERANCE else said
+        if exact > _TOLERANCE[torch.float64]:
+            return said
+        if dtype not in _TOLERANCE:
+            return None
+        return f"{said}, by {exact:.2g} in double precision: this model amplifies rounding"
+
+    def forget(self) -> None:
+        """Free the copy in double precision."""
+        self.__dict__.pop("_in_double", None)
+
+    def _difference_in_double(self, score: Score) -> float | None:
+        """Largest difference in double precision; None for a model that does not run in it."""
         if self._in_double is None:
-            if dtype not in _TOLERANCE and difference <= _LOW_PRECISION_TOLERANCE:
-                return None
-            return f"scores differ from an unpadded forward by {difference:.2g} nats"
-        model, expected = self._in_double
+            return None
         with _InDouble():
-            exact = self._difference(model, expected, score)
-        if isinstance(exact, float) and exact <= _TOLERANCE[torch.float64]:
-            if dtype not in _TOLERANCE:
-                return None
-            return (
-                f"scores differ from an unpadded forward by {difference:.2g} nats, by {exact:.2g} in double "
-                f"precision: this model amplifies rounding"
-            )
-        return f"scores differ from an unpadded forward by {difference:.2g} nats"
+            difference = self._difference(*self._in_double, score)
+        return None if isinstance(difference, str) or math.isinf(difference) else difference
 
     def _difference(self, model: Any, expected: torch.Tensor | str, score: Score) -> float | str:
         """Largest difference in nats; the error, where a forward fails."""
@@ -86,7 +93,7 @@ class Probe:
         except Exception as error:  # models refuse a forward that they do not support in many ways
             return _reason(error)
         difference = (found - expected).abs().max().item()
-        return difference if difference == difference else float("inf")
+        return math.inf if math.isnan(difference) else difference
 
     @cached_property
     def _expected(self) -> torch.Tensor | str:

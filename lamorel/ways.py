@@ -254,6 +254,7 @@ class Ways:
             if defect is None:
                 break
             reason = defect
+        self._probe.forget()
         if reason is not None:
             name = type(base_model(self.model)).__name__
             if way in _SLOW:

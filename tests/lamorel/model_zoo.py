@@ -41,7 +41,14 @@ _SMALL: dict[str, int] = {
     **{"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8},
     **{"qk_head_dim": 16, "index_head_dim": 16, "index_n_heads": 2, "index_topk": 8},
     # recurrent layers
-    **{"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4},
+    **{
+        "linear_head_dim": 8,
+        "linear_num_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+    },
     **{"lru_width": 32, "attention_window_size": 16, "attention_hidden_size": 32, "state_size": 8, "time_step_rank": 4},
     **{"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_num_heads": 4, "mamba_head_dim": 16},
     **{"n_groups": 1, "mamba_d_state": 8, "ssm_state_size": 8},

@@ -85,19 +85,25 @@ def read_rows(
         (late, f"{{}} out of order, sorted by {keys}"),
     ):
         if numbers:
-            findings.append(f"{path}: " + fault.format(f"{in_words(numbers)} {'is' if len(numbers) == 1 else 'are'}"))
+            findings.append(
+                f"{path}: " + fault.format(f"{in_words(ranges(numbers))} {'is' if len(numbers) == 1 else 'are'}")
+            )
     return sorted(found.values())
 
 
-def in_words(numbers: Sequence[int], name: str = "row") -> str:
-    """Such as "row 13" or "rows 3, 5-7"."""
-    ranges: list[list[int]] = []
+def ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """(first, last) of each run of consecutive numbers, in ascending order."""
+    found: list[tuple[int, int]] = []
     for number in sorted(numbers):
-        if ranges and number == ranges[-1][-1] + 1:
-            ranges[-1] = [ranges[-1][0], number]
-        else:
-            ranges.append([number])
-    return f"{name}{'s' * (len(numbers) > 1)} " + ", ".join("-".join(map(str, ends)) for ends in ranges)
+        joined = bool(found) and number == found[-1][1] + 1
+        found.append((found.pop()[0] if joined else number, number))
+    return found
+
+
+def in_words(numbers: Sequence[tuple[int, int]], name: str = "row") -> str:
+    """Ranges as in "row 13" or "rows 3, 5-7"."""
+    plural = "s" if numbers[0][0] < numbers[-1][1] else ""
+    return f"{name}{plural} " + ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in numbers)
 
 
 def _whole_numbers(texts: Iterable[str]) -> tuple[int, ...] | None:

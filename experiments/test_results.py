@@ -7,7 +7,8 @@
 
 Without --tables and --figures everything is made that the runs have something for. What is missing (globs and seeds
 without a run, runs without curve or tests, cells without a result) or spoilt (truncated files, repeated rows, numbers
-that are not finite) is named on stderr and in missing.md. SIGTERM and SIGUSR1 end it with status 75, Ctrl-C with 130; every file is then whole, old or new.
+that are not finite) is named on stderr and in missing.md. SIGTERM and SIGUSR1 end it with status 75, Ctrl-C with 130;
+every file is then whole, old or new.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from experiments.configuration import training_frames
-from experiments.csv_log import in_words, read_rows
+from experiments.csv_log import in_words, ranges, read_rows
 from experiments.errors import UserError
 from experiments.run_log import COLUMNS
 
@@ -148,12 +149,12 @@ def log_rows(path: Path, missing: list[str]) -> pd.DataFrame | None:
     log = read_csv(path, ("update",), ("frames",), missing, present=present, numbers=COLUMNS)
     if log is None:
         return None
-    absent = sorted(set(range(1, int(log["update"].max()))) - set(log["update"])) if len(log) else []
-    if absent:
-        missing.append(f"{path}: no row of {in_words(absent, 'update')}")
+    gaps = [(before + 1, after - 1) for before, after in pairwise([0, *log["update"]]) if after > before + 1]
+    if gaps:
+        missing.append(f"{path}: no row of {in_words(gaps, 'update')}")
     falling = log["update"][log["frames"].diff() <= 0].tolist()
     if falling:
-        missing.append(f"{path}: column frames does not rise at {in_words(falling, 'update')}")
+        missing.append(f"{path}: column frames does not rise at {in_words(ranges(falling), 'update')}")
     return log
 
 
@@ -201,6 +202,6 @@ def read_csv(
             cells = ", ".join(repr(text) for text in spoilt.unique()[:3])
             effect = "left out" if name in needed else "read as empty"
             missing.append(
-                f"{path}: column {name} has no finite number in {in_words(spoilt.index)} ({cells}), {effect}"
+                f"{path}: column {name} has no finite number in {in_words(ranges(spoilt.index))} ({cells}), {effect}"
             )
     return table.dropna(subset=[*needed]).reset_index(drop=True)

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from experiments.csv_log import CsvLog, in_words
+from experiments.csv_log import CsvLog, in_words, ranges
 from experiments.results.runs import log_rows, read_csv
 from experiments.results.sample_efficiency import index
 from experiments.run_log import COLUMNS
@@ -100,6 +100,11 @@ FAULTS = {
         ["row 5 is left out, without a whole number as update", "no row of update 4"],
         [4],
     ),
+    "an update that was never reached": (
+        cells("update", "99999999999", 21),
+        ["no row of updates 20-99999999998"],
+        [20],
+    ),
     "rows lost": (lambda lines: lines[:5] + lines[8:], ["no row of updates 5-7"], [5, 6, 7]),
     "frames that go back": (cells("frames", "50", 9), ["column frames does not rise at update 8"]),
     "too many cells": (
@@ -125,6 +130,7 @@ def test_rows_count_once_and_faults_are_named(run, fault):
     log = log_rows(path, findings)
     assert findings == [f"{path}: {line}" for line in expected]
     kept = [update for update in range(1, UPDATES + 1) if update not in lost]
+    log = log[log["update"] <= UPDATES]
     assert log["update"].tolist() == kept
     if not any("column" in line for line in expected) and fault != "empty cells":
         assert log["success_rate"].tolist() == [update / UPDATES for update in kept]
@@ -140,7 +146,7 @@ def test_the_later_row_counts(run):
     assert log["success_rate"].tolist()[9:16] == [0.5, 0.25, 0.25, 0.25, 0.25, 0.25, 0.8]
 
 
-def test_nothing_is_invented_for_a_spoilt_cell(run):
+def test_a_spoilt_cell_is_a_gap(run):
     """A gap, as an empty cell is, in a curve of window 1: the mean of the other updates."""
     path = run / "log.csv"
     path.write_text("\n".join(cells("success_rate", "inf", 2, 3)(path.read_text().splitlines())) + "\n")
@@ -157,7 +163,7 @@ def test_nothing_is_invented_for_a_spoilt_cell(run):
         ("update;frames;success_rate;return_mean\n1;2;3;4\n", "no column update, frames, success_rate, return_mean"),
     ],
 )
-def test_what_is_no_log(tmp_path, content, expected):
+def test_files_that_are_no_log(tmp_path, content, expected):
     path = tmp_path / "log.csv"
     path.write_text(content)
     findings = []
@@ -165,7 +171,7 @@ def test_what_is_no_log(tmp_path, content, expected):
     assert findings == [f"{path}: {expected}"]
 
 
-def test_they_are_told_as_missing_results_are(run, tmp_path, capsys):
+def test_faults_are_reported_like_missing_results(run, tmp_path, capsys):
     """On stderr and in missing.md, exit status 1 with --strict only; distrib.csv and tests are read in the same way."""
     path = run / "log.csv"
     path.write_text(path.read_text() + path.read_text())
@@ -190,7 +196,7 @@ def test_they_are_told_as_missing_results_are(run, tmp_path, capsys):
     assert report(capsys, [tmp_path / "logs"], tmp_path / "out", *options, "--strict")[0] == 1
 
 
-def test_columns_of_texts_are_let_be(tmp_path):
+def test_columns_of_texts_are_not_checked(tmp_path):
     path = tmp_path / "episodes.csv"
     path.write_text('episode,success,task,note\n0,1,"a, b",nan\n1,0,,\n')
     findings = []
@@ -202,7 +208,7 @@ def test_columns_of_texts_are_let_be(tmp_path):
 
 @pytest.mark.parametrize("header", [True, False])
 def test_a_resumed_run_repairs_its_log(tmp_path, caplog, header):
-    """Each update up to the checkpoint keeps its last row; the rest of a cell is let be, for the tables to name."""
+    """Each update up to the checkpoint keeps its last row; other cells stay as they are, for the tables to name."""
     log = CsvLog(tmp_path / "log.csv", ["update", "loss"])
     lines = ["update,loss"] * header + [
         "1,0.5",
@@ -226,6 +232,6 @@ def test_a_resumed_run_repairs_its_log(tmp_path, caplog, header):
 
 
 def test_ranges_in_words():
-    assert in_words([13]) == "row 13"
-    assert in_words([7, 3, 6, 5, 9]) == "rows 3, 5-7, 9"
-    assert in_words([1, 2], "update") == "updates 1-2"
+    assert in_words(ranges([13])) == "row 13"
+    assert in_words(ranges([7, 3, 6, 5, 9])) == "rows 3, 5-7, 9"
+    assert in_words([(1, 2)], "update") == "updates 1-2"

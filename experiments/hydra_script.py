@@ -22,6 +22,7 @@ from experiments.configuration import Config, parse_config, replaced_keys
 from experiments.errors import UserError
 from experiments.stopping import listen_for_stop, stop_behind, stop_listening
 from lamorel.config import LamorelConfigError
+from lamorel.overrides import explain_unreadable
 
 logger = logging.getLogger("glam")
 
@@ -81,10 +82,12 @@ def hydra_script(
             sys.exit(fail(str(error)))
         except BaseException as error:
             stopped = stop_behind(error)
-            if stopped is None:
-                raise
-            logger.warning("%s", stopped)
-            sys.exit(stopped.status)
+            if stopped is not None:
+                logger.warning("%s", stopped)
+                sys.exit(stopped.status)
+            if unreadable := explain_unreadable(error, sys.argv[1:]):  # some are hydra's ValueErrors
+                sys.exit(fail(unreadable))
+            raise
         finally:
             stop_listening()
 
@@ -101,8 +104,8 @@ def compose_experiment(overlays: str, overrides: Sequence[str]) -> DictConfig:
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             return hydra.compose("base", overrides=[f"experiment=[{overlays.strip('[]')}]", *overrides])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain_override(error)) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(explain_override(error, overrides)) from error
 
 
 def ignore_empty_storage() -> None:
@@ -149,8 +152,15 @@ def fail(message: str) -> int:
     return 2
 
 
-def explain_override(error: Exception) -> str:
-    """One line for an override or group that hydra does not know, with the nearest known names."""
+def explain_override(error: Exception, arguments: Sequence[str] | None = None) -> str:
+    """One line for an override that hydra cannot read, and for an override or group that it does not know.
+
+    Args:
+        arguments: the overrides; None for those of the command line.
+    """
+    unreadable = explain_unreadable(error, sys.argv[1:] if arguments is None else arguments)
+    if unreadable is not None:
+        return unreadable
     text = str(error)
     if re.search("'hydra/launcher/submitit_(slurm|local)'", text):
         return "hydra/launcher: submitit is not installed, pip install -e '.[cluster]'"
@@ -171,8 +181,6 @@ def explain_override(error: Exception) -> str:
             near = [last[n] for n in difflib.get_close_matches(key[1].rsplit(".", 1)[-1], last, n=2, cutoff=0.6)]
         hint = f"did you mean {' or '.join(near)}?" if near else "configs/base.yaml lists every key"
         return f"{key[1]} is not a known key: {hint}"
-    if "Error parsing override" in text or "LexerNoViableAlt" in text:
-        text += " (quote a value with special characters inside the argument: 'key=\"~/folder\"')"
     return " ".join(text.split())
 
 

@@ -14,6 +14,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from lamorel.config import LamorelConfig, LamorelConfigError, parse_config
+from lamorel.overrides import explain_unreadable
 
 ARGS_KEY = "lamorel_args.accelerate_args"
 PATH_KEY = "rl_script_args.path"
@@ -92,8 +93,8 @@ def _compose(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(config_dir=str(folder), version_base="1.3", job_name="lamorel_launcher"):
             return compose(config_name=name, overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise LaunchError(" ".join(str(error).split())) from error
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise LaunchError(explain_unreadable(error, overrides) or " ".join(str(error).split())) from error
 
 
 def _script(tree: DictConfig) -> Path:

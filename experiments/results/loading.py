@@ -112,7 +112,9 @@ def _load_test(stem: Path, trained_in: str | None, missing: list[str]) -> Played
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         missing.append(f"{facts_path}: unreadable ({type(error).__name__}: {error}), left out")
         return None
-    episodes = read_csv(stem.with_name(f"{stem.name}.csv"), ("episode_return", "success", "frames"), missing)
+    needed = ("episode_return", "success", "frames")
+    path = stem.with_name(f"{stem.name}.csv")
+    episodes = read_csv(path, ("episode",), needed, missing, numbers=("discounted_return", "primitive_steps"))
     if episodes is None:
         return None
     if len(episodes) < episode_count:

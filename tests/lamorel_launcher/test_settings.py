@@ -60,6 +60,8 @@ def test_paths_may_be_relative_and_overrides_are_handed_on(folder: Path, name: s
         (["rl_script_args.path=null"], "rl_script_args.path is not set"),
         (["rl_script_args.path=5"], "rl_script_args.path: expected the path of a script, got 5"),
         (["rl_script_args.sed=1"], "Could not override 'rl_script_args.sed'"),
+        (["+rl_script_args.note=lr=1e-5"], r"""give '\+rl_script_args.note="lr=1e-5"'"""),
+        (["=3"], "override =3: it names no key"),
         (["lamorel_args.llm_args.model_path=???"], "model_path is required: give it, or n_llm_processes=0 where none"),
         (["+lamorel_args.llm_args.dtyp=x"], "lamorel_args.llm_args.dtyp is not a key of Lamorel; did you mean dtype"),
         (args(mixed_precison="bf16"), "mixed_precison is not a flag of accelerate launch; did you mean mixed_prec"),

@@ -197,7 +197,7 @@ def nasty_episode():
     picture = GridPicture(2, 1, "600100", "11", (1, 0, 2), "100")
     view = View(TextState(NASTY, [NASTY, "go"], [0, 1]), NASTY, None, {"picture": picture}, 0, True)
     transition = Transition(view, 1, np.log([0.25, 0.75, 0.0001]), None, 0.123456789)  # a third: no candidate of this
-    return EpisodeResult(7, 1_000_000_007, "", "", 0.123456789, True, 1, 0.1, 1, [transition], view)
+    return EpisodeResult(7, 1_000_000_007, "", "", 0.123456789, True, 1, 0.1, 1, False, 0, [transition], view)
 
 
 def test_hostile_texts_stay_texts():

@@ -1,8 +1,10 @@
 """The wrapper that adds the sentences of `describe` to a MiniGrid environment's info."""
 
+from multiprocessing.reduction import ForkingPickler
 from operator import index
 from typing import Any
 
+import cloudpickle
 import gymnasium as gym
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
@@ -13,6 +15,14 @@ from minigrid.minigrid_env import MiniGridEnv
 from babyai_text.description import LANGUAGES, WALLS, describe
 from babyai_text.options import check_choice
 from babyai_text.quiet import silence
+
+
+def _by_value(space: MissionSpace) -> tuple[Any, ...]:
+    return cloudpickle.loads, (cloudpickle.dumps(space),)
+
+
+# a level's class often gives its missions by a lambda, which would keep its spaces from reaching a worker process
+ForkingPickler.register(MissionSpace, _by_value)
 
 
 class TextInfo(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

@@ -35,7 +35,7 @@ SYMBOLIC_VIEW = (7, 7, 3)  # MiniGrid's partial view: cells x cells x (object, c
 FAILED_EPISODE = "failed_episode.json"
 DRAWN_TASK_KINDS = ("per_episode", "per_instance")  # on a level with one kind of task these change nothing
 MISSING_PACKAGE = (ImportError, gym.error.DependencyNotInstalled)
-# options of a level -> the value that leaves them out
+# option of a level -> the setting that does not pass it
 LEFT_OUT = {
     "max_steps": "max_episode_steps=null",
     "num_dists": f"num_dists={DEFAULT_NUM_DISTS}",
@@ -90,7 +90,7 @@ def import_packages(rl: RLScriptArgs) -> None:
 
 
 def _cannot_be_made(rl: RLScriptArgs, error: Exception) -> UserError:
-    """The error for a level that is not registered, lacks a package, or does not take an option."""
+    """The error for a level that is not registered, lacks a package, or rejects an option; it names the remedy."""
     level = f"rl_script_args.name_environment={rl.name_environment}"
     text = " ".join(str(error).split())
     if isinstance(error, gym.error.UnregisteredEnv):
@@ -129,12 +129,12 @@ def _check_options_fit(rl: RLScriptArgs, env: gym.Env, observation: Any, info: d
 
 
 def has_instructions(env: gym.Env) -> bool:
-    """Whether the mission of an environment, after a reset, is one of BabyAI's instructions, which its bot follows."""
+    """Whether an environment has a BabyAI instruction after a reset, so that the bot can play it."""
     return isinstance(getattr(env.unwrapped, "instrs", None), Instr)
 
 
 def bot_can_play(rl: RLScriptArgs) -> bool:
-    """Whether the configured level has instructions for the bot."""
+    """Whether the configured level has BabyAI instructions, which the bot needs."""
     env = _make_one(rl)
     env.reset(seed=rl.seed)
     env.close()
@@ -184,7 +184,7 @@ def make_envs(
 def _make_one(
     rl: RLScriptArgs, wrapper: Callable[[gym.Env], gym.Env] | None = None, *, render: bool = False
 ) -> gym.Env:
-    import_packages(rl)  # not all ways of starting a worker process hand them on
+    import_packages(rl)  # a worker process that was not forked starts without them
     if is_minigrid(rl.name_environment, **rl.environment_options):
         options = dict(rl.environment_options)
         if rl.num_dists != DEFAULT_NUM_DISTS:
@@ -207,7 +207,7 @@ def _draws_arrays(level: str) -> bool:
 
 
 def takes_task_kind(level: str) -> bool:
-    """Whether a level has several kinds of tasks: MixedTrainLocal and what is derived of it."""
+    """Whether a level has several kinds of tasks: a MixedTrainLocal or a subclass of it."""
     creator = creator_of(level)
     return isinstance(creator, type) and issubclass(creator, MixedTrainLocal)
 

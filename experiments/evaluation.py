@@ -123,7 +123,7 @@ def result_line(episodes: Sequence[EpisodeResult]) -> str:
 
 
 def remarks(rl: RLScriptArgs, test: str, episodes: Sequence[EpisodeResult]) -> list[str]:
-    """What the totals of a test do not show: that the bot gave up, or that the test changed nothing."""
+    """Warnings about a test's totals: the bot gave up in some episodes, or the test changed no prompt."""
     lines = []
     if gave_up := sum(episode.gave_up for episode in episodes):
         lines.append(f"the bot gave up in {gave_up} of {len(episodes)} episodes, which end there and count as failures")

@@ -55,7 +55,7 @@ class ExperimentPaths:
         return cls(name, logs / name, models / name)
 
     def test_folder(self, level: str) -> Path:
-        """Of a level's results; of "module:id" and "namespace/id" one folder, with a name that every system allows."""
+        """The folder of a level's results; ":" of "module:id" and "/" of "namespace/id" become "_"."""
         return self.logs / "test" / re.sub(r"[^\w.-]", "_", level)
 
     def make_writable(self, *, models: bool = True) -> None:

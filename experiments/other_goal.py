@@ -14,8 +14,8 @@ class OtherGoal(gym.Wrapper):
     """Replaces the first object that the mission names by another object of the room; reward and end stay as they are.
 
     The other object differs in colour or type; of several the first in reading order of the grid is taken. A mission
-    without an object phrase, or a room without another object, is left as it is: `info["other_goal"]` tells whether it
-    is another.
+    without an object phrase, or a room without another object, is left as it is. `info["other_goal"]` is whether the
+    mission was replaced.
     """
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:

@@ -21,7 +21,7 @@ OF_RESULTS = {
     f"rl_script_args.{key}" for key in ("num_steps", "number_episodes", "return_discount", "stop_rule", "zero_shot")
 }
 FREE = tuple(set(FREE_ON_RESUME) - OF_RESULTS)
-FORMAT = 2  # of what is kept; that of an earlier version of this project is not gone on with
+FORMAT = 2  # of the stored content; content in another format is not resumed
 
 
 class PartialResults:

@@ -56,8 +56,8 @@ class EpisodeResult(NamedTuple):
     frames: int
     discounted_return: float  # by rl_script_args.return_discount per primitive step
     primitive_steps: int
-    gave_up: bool  # the bot saw no way on, and the episode ended there
-    changed_prompts: int  # decisions in which the test changed what the agent reads
+    gave_up: bool  # the bot could not plan any further, which ended the episode
+    changed_prompts: int  # decisions for which the test changed what the agent reads
     transitions: list[Transition]
     end: View | None = None  # the state in which it ended; kept with the transitions
 
@@ -84,7 +84,7 @@ class Slot:
             self.generator = np.random.default_rng([seed, self.episode])
 
     def add(self, step: Transition, changed: bool, *, keep: bool) -> None:
-        """Count a decision, and keep it if asked to."""
+        """Count a decision; `keep` it in the transitions."""
         self.frames += 1
         self.changed_prompts += changed
         if keep:
@@ -188,7 +188,7 @@ class Player:
                 ended = terminated | truncated
                 states, reached = advance_prompters(prompters, actions, observations, ended, infos)
                 for row, view in enumerate(views):
-                    if not view.info.get("gave_up"):  # at the reset; nothing was played then
+                    if not view.info.get("gave_up"):  # else the bot gave up at the reset, and nothing was played
                         value = None if policy.values is None else float(policy.values[row])
                         i = view.environment
                         step = Transition(view, int(actions[i]), policy.log_probs[row], value, float(rewards[i]))
@@ -223,10 +223,10 @@ class Player:
         return View(worded, self.reword(mission(observation)), observation, info, i, first)
 
     def _changed(self, view: View, text: TextState) -> bool:
-        """Whether the test changes what the agent reads in a state: the prompt, or of Symbolic-PPO the mission.
+        """Whether the test changes what the agent reads in a state: the prompt, or for Symbolic-PPO the mission.
 
         Args:
-            text: the state without the test's words.
+            text: the state without word substitutions.
         """
         if self.test == NO_MODIFICATION:
             return self.renamed
@@ -237,10 +237,10 @@ class Player:
         return view.text != text
 
     def _end(self, before: View, reached: TextState, infos: dict[str, Any]) -> View:
-        """What an environment showed when its episode ended.
+        """The last view of an episode.
 
         Args:
-            before: its last decision.
+            before: the view of the last decision.
         """
         i = before.environment
         if before.info.get("gave_up"):

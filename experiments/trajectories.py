@@ -51,7 +51,7 @@ def export_trajectories(
         the array files.
 
     Raises:
-        UserError: the bot gave up in all of the first episodes; nothing is written then.
+        UserError: the bot gave up in all of the first episodes, and no file was written.
         Stopped: a signal came (`finishing_steps`).
     """
     make_folder(folder)
@@ -62,8 +62,7 @@ def export_trajectories(
     left = rl.num_steps - files * TRANSITIONS_PER_FILE
     transitions = islice(_transitions(rl, agent, first, gave_up), skipped, skipped + left)
     while part := list(islice(transitions, TRANSITIONS_PER_FILE)):
-        # until the end it tells of none: what a kill leaves, files of this export and of one before, is not taken for
-        # whole
+        # 0 until the end: files of this export and of an earlier one, as a kill leaves them, do not count as whole
         _write_record(record, {**facts, "transitions": 0})
         for path, texts in zip(
             _paths(folder, prefix, files),
@@ -88,8 +87,8 @@ def export_trajectories(
 
 
 def _whole_files(folder: Path, prefix: str, partial: PartialResults | None) -> tuple[int, int, int, list[int]]:
-    """How many files are whole; the first episode of the block that comes next, and how much of it is in them; in how
-    many episodes of each block, this one included, the bot gave up."""
+    """How many files are whole; the first episode of the block that comes next, and how much of it is in them; and for
+    every block, this one included, in how many episodes the bot gave up."""
     if partial is not None and (kept := partial.read()) is not None:
         files, first, skipped, gave_up = kept
         missing = [path for number in range(files) for path in _paths(folder, prefix, number) if not path.exists()]
@@ -111,12 +110,12 @@ def _write_record(path: Path, content: dict[str, Any]) -> None:
 def _transitions(
     rl: RLScriptArgs, agent: BaseAgent, first: int, gave_up: list[int]
 ) -> Iterator[tuple[int, int, Transition]]:
-    """Endless, each with its block's first episode and its index in the block; without episodes that the bot gave up.
+    """Endless, each with its block's first episode and its index in the block; skips episodes that the bot gave up.
 
     A block of episodes at a time, as what a block yields must not depend on who finishes first.
 
     Args:
-        gave_up: the number of episodes given up in every block so far; those of the blocks that are played are put in.
+        gave_up: number of episodes given up in every block so far; updated with every block that is played.
     """
     while True:
         played = play_episodes(rl, agent, range(first, first + EPISODES_AT_ONCE), with_transitions=True, label="export")

@@ -170,7 +170,7 @@ def _thing(language: str, kind: int, color: int, state: int, right: int, ahead: 
 
 
 def _words(language: str, kind: int, color: int) -> dict[str, str]:
-    # looked up by name, as packages add kinds and colours of their own to these two tables; such a name is its own word
+    # by name, as packages add their own kinds and colours to these two tables; their names are used in every language
     english_type = next(name for name, index in OBJECT_TO_IDX.items() if index == kind)
     english_color = next(name for name, index in COLOR_TO_IDX.items() if index == color)
     return {

@@ -24,7 +24,7 @@ def make(level: str, *, language: str | None = None, walls: str = "published", *
     """Make one environment whose info carries `descriptions` and whose state can be saved.
 
     Args:
-        level: an id of this package, or any other MiniGrid or BabyAI id; "module:id" imports the module first.
+        level: the id of any MiniGridEnv subclass, whichever package registers it; "module:id" imports the module first.
         language: "english" or "french"; None takes the level's own, which is English where it has none.
         walls: "published" or "all", see `describe`.
         options: go to the environment's constructor: max_steps, task_kind, num_dists, render_mode, ...
@@ -70,9 +70,9 @@ def creator_of(level: str) -> Callable[..., gym.Env]:
 
 
 def is_minigrid(level: str, /, **options: Any) -> bool:
-    """Whether `make` accepts a level: it is a subclass of MiniGrid's environment, whichever package registers it.
+    """Whether `make` accepts a level: any subclass of MiniGridEnv, whichever package registers it.
 
-    A level whose entry point is a function or a wrapper is made once, with `options`, to find out.
+    Where the entry point is a function or a wrapper, the level is made once, with `options`.
 
     Raises:
         gymnasium.error.NameNotFound, ModuleNotFoundError, TypeError: as `make`.

@@ -21,16 +21,16 @@ def _by_value(space: MissionSpace) -> tuple[Any, ...]:
     return cloudpickle.loads, (cloudpickle.dumps(space),)
 
 
-# a level's class often gives its missions by a lambda, which would keep its spaces from reaching a worker process
+# missions often come from a lambda, and gymnasium pickles the spaces to check them in worker processes
 ForkingPickler.register(MissionSpace, _by_value)
 
 
 class TextInfo(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Adds `info["descriptions"]`, a list of sentences for the state after each reset and step.
 
-    The sentences are of the level's own view (`gen_obs`), whatever wrappers that its id brings along make of it. Their
-    observation is kept if it has a mission, else it is the level's own. Without such wrappers `reset` gives the agent's
-    view as it is at the end of the reset.
+    The sentences describe the level's own view (`gen_obs`), even if the id includes wrappers that change observations.
+    Observations of such wrappers are returned if they contain a mission; otherwise the level's own are. Without such
+    wrappers `reset` returns the view at the end of the reset.
     Actions beyond "done" (6) are sent as "done", which changes nothing, so that a longer list of action names works.
 
     Raises:
@@ -51,7 +51,7 @@ class TextInfo(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._bare = _without_passive(env) is env.unwrapped
         space = env.observation_space
         words = space.get("mission") if isinstance(space, gym.spaces.Dict) else None
-        # the level's own observation in the place of what wrappers make of it
+        # return the level's own observation, as the wrappers' has no mission
         self._own = not isinstance(words, MissionSpace | gym.spaces.Text)
         if self._own:
             self.observation_space = env.unwrapped.observation_space
@@ -79,7 +79,7 @@ class TextInfo(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 
 def _without_passive(env: gym.Env) -> gym.Env:
-    """What is inside the wrappers of `gymnasium.make` that leave the observation alone."""
+    """Unwrap the wrappers of `gymnasium.make` that do not change observations."""
     while isinstance(env, OrderEnforcing | PassiveEnvChecker | TimeLimit):
         env = env.env
     return env

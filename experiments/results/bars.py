@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 def generalisation_bars(numbers: pd.DataFrame) -> Figure:
     """Bars with their 99% bootstrap intervals; the paper's value is a black line where it is known.
 
-    Bars of which the table has a note (no prompt changed, the bot gave up) are hatched.
+    Bars with a note in the table (no prompt changed, the bot gave up) are hatched.
 
     Args:
         numbers: of `generalisation_table`.

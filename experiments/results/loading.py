@@ -140,9 +140,9 @@ def _load_test(stem: Path, trained_in: str | None, missing: list[str]) -> Played
 
 
 def note(key: RowKey, episodes: pd.DataFrame) -> str:
-    """What the success rate of some of a test's episodes does not show: the bot gave up, the test changed nothing.
+    """A remark on the success rate of some episodes of a test: the bot gave up in some, or the test changed no prompt.
 
-    Empty where neither is so; older files do not tell.
+    Empty if neither applies, or if the files are too old to contain it.
     """
     notes = []
     if "gave_up" in episodes and (gave_up := int(episodes.gave_up.sum())):
@@ -154,7 +154,7 @@ def note(key: RowKey, episodes: pd.DataFrame) -> str:
 
 
 def shown_note(row: Any) -> str:
-    """The note of a table's row, as it stands in the text of a cell."""
+    """The note of a table's row as the end of a cell's text."""
     return f", {row.note}" if row.note else ""
 
 

@@ -73,7 +73,7 @@ def _success(episodes: pd.DataFrame) -> str:
 def _table(tests: Sequence[PlayedTest], numbers: Callable[[pd.DataFrame], dict[str, str]]) -> ResultsTable:
     """A row per level, test, agent and run; `numbers` makes its cells of the episodes of all seeds.
 
-    The last column, `note`, is there where a row has something to note (`loading.note`).
+    The last column, `note` (`loading.note`), is left out if it is empty in all rows.
     """
     ids, names = owner_suffixes(tests, "run"), owner_suffixes(tests, "name")
     groups: dict[tuple[RowKey, tuple], list[PlayedTest]] = {}

@@ -48,10 +48,10 @@ def _negative_log_likelihood(outputs: list[dict[str, Tensor]]) -> Tensor:
 def bot_demonstrations(rl: RLScriptArgs, episodes: int) -> list[Transition]:
     """What the bot does in `episodes` episodes of the configured level, seen through the configured prompter.
 
-    Episodes that it gave up are left out.
+    Episodes that the bot gave up are left out.
 
     Raises:
-        UserError: it gave up in all of them.
+        UserError: the bot gave up in all of them.
     """
     numbers = range(FIRST_EPISODE, FIRST_EPISODE + episodes)
     played = play_episodes(rl, BotAgent(), numbers, with_transitions=True, label="bot episodes")

@@ -1,4 +1,4 @@
-"""Where minigrid's bot cannot plan: its episode ends there, no action is played in its name, and the user is told."""
+"""Episodes that minigrid's bot cannot plan end there, without an action in its name, and are counted and reported."""
 
 import dataclasses
 import json

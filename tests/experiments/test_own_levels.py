@@ -12,6 +12,7 @@ from experiments.cloning.data import read_transitions
 from experiments.environments import check_environment, make_envs, takes_task_kind
 from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths
+from experiments.make_sentencepiece import players
 from experiments.playing import play_episodes
 from experiments.post_training_tests import run_tests
 from experiments.results.loading import load_tests
@@ -154,3 +155,11 @@ def test_a_level_that_lacks_its_extra_names_it(small, monkeypatch):
         with pytest.raises(UserError, match=r"name_environment=MiniGrid-WFC-MazeSimple-v0: .*minigrid\[wfc\]"):
             job(config)
     assert not folder_of(config).exists()
+
+
+def test_the_vocabulary_of_drrn_takes_options_of_the_own_level_only(small, spm_path):
+    options = "+rl_script_args.environment_options.size=5"
+    rl = make_config([*small, *of_level("OwnRoom-v0"), options, f"rl_script_args.spm_path={spm_path}"]).rl
+    (own, _), *others = players(rl)
+    assert own.environment_options == {"size": 5}
+    assert all(other.environment_options == {} for other, _ in others)

@@ -33,12 +33,12 @@ class Plan(list[Any]):
 
 
 class BotAdvice(gym.Wrapper):
-    """Adds the bot's choice in the state that the info describes, `info["bot_action"]`; ends episodes it gives up.
+    """Adds `info["bot_action"]`, the bot's choice in the state that the info describes, and ends episodes it gives up.
 
-    The bot sits beside its environment, so that it also works in worker processes. It gives up on what it cannot plan
-    (a few levels, or a box that was opened), at most once in an episode: the step that led there truncates the episode,
-    with `info["gave_up"]`. Where it is the reset that led there, the next step does, and its action is not played
-    (`info["duration"]` is 0).
+    The bot runs next to its environment, so that it also works in worker processes. It gives up if it cannot plan (in a
+    few levels, or after a box was opened), at most once per episode: the step that leads to such a state truncates the
+    episode and sets `info["gave_up"]`. If the reset leads to it, the next step ends the episode without playing its
+    action, with `info["duration"]` 0.
     """
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -73,7 +73,7 @@ class BotAdvice(gym.Wrapper):
             if not self.bot.stack:
                 raise AssertionError("the plan is over, and the episode is not")
             return int(choice)
-        except Exception as error:  # its assertions, and whatever else its code runs into where a plan has no way on
+        except Exception as error:  # not only its assertions: a failed search makes its code raise TypeError and others
             logger.debug("the bot gives up in %s: %r", self.spec.id if self.spec else self.env, error)
             return GIVEN_UP
 
@@ -90,7 +90,7 @@ class BotAgent:
         for row, view in zip(log_probs, views, strict=True):
             action = int(view.info["bot_action"])
             if action == GIVEN_UP:
-                row[0] = 0.0  # any, as none is played
+                row[0] = 0.0  # any action, as the environment plays none
                 continue
             if action not in view.text.action_ids:
                 raise UserError(

@@ -45,7 +45,7 @@ class SetupArgs:
 class AccelerateArgs:
     """Arguments of the launcher. `flags` holds every further accelerate-launch flag, by name."""
 
-    config_file: str | None = None  # relative to the working folder; may be missing
+    config_file: str | None = None  # relative to the working folder, else to that of the configuration; may be missing
     machine_rank: int = _at_least(0, 0)
     num_machines: int = _at_least(1, 1)
     main_process_ip: str | None = None

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import struct
 import sys
 import textwrap
 import warnings
@@ -26,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from lamorel.adapters import add_lora, base_of_adapter, load_adapter
 from lamorel.compiling import check_compiler, compile_layers
 from lamorel.config import LLM_KEY, LamorelConfigError, LLMArgs, LoraArgs, gguf_file
-from lamorel.output_head import asks_for_own_head, is_tied_regardless, separate_head
+from lamorel.output_head import asks_for_own_head, is_tied_regardless, separate_head, share_embedding
 from lamorel.placement import free_memory, place
 from lamorel.quantization import quantization_config, quantization_key
 
@@ -39,7 +40,7 @@ _STREAMS = {"model": 0, "heads": 1}
 _KEY = f"{LLM_KEY}.model_path"
 
 # What damaged or unknown files end in, inside transformers; plain RuntimeErrors are told by their text.
-_BAD_JSON = (ValueError, TypeError, KeyError, StrictDataclassError)
+_BAD_METADATA = (ValueError, TypeError, LookupError, StrictDataclassError, struct.error)
 _BAD_WEIGHTS = (EOFError, json.JSONDecodeError, pickle.UnpicklingError, SafetensorError)
 _BAD_WEIGHTS_TEXTS = ("PytorchStreamReader", "ignore_mismatched_sizes")
 
@@ -99,8 +100,8 @@ def read_any_config(args: LLMArgs) -> Any:
     assert args.model_path is not None
     _check_hub_id(args.model_path)
     location = model_location(args.model_path)
-    remedy = "give the folder or hub id of a model that this version of transformers knows"
-    with quiet(), _reading(args.model_path, "config.json", remedy):
+    remedy = "give the folder, GGUF file or hub id of a model that this version of transformers knows"
+    with quiet(), _reading(args.model_path, "configuration", remedy):
         base = base_of_adapter(location)
         config = _config_as_written(args, location if base is None else base)
     if base is not None and args.lora is not None:
@@ -149,9 +150,12 @@ def load_model(args: LLMArgs, config: Any, device: torch.device) -> Any:
             if args.lora is not None and args.pretrained:
                 _check_targets(args, args.lora, config)
             location = adapter if base is None else base
-            model = _from_pretrained(args, location, device) if args.pretrained else _from_config(args, config)
-            if is_tied_regardless(config):
-                separate_head(model)
+            if args.pretrained:
+                model = _from_pretrained(args, location, device)
+                if is_tied_regardless(config):
+                    separate_head(model)
+            else:
+                model = _from_config(args, config)
         used = model.config._attn_implementation
         if used != args.attention:
             logger.info("%s has no %s attention: %s is used", type(model).__name__, args.attention, used)
@@ -178,17 +182,26 @@ def seeded(seed: int, stream: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars where nobody watches them, as they fill log files; no word on how peft calls transformers."""
+    """No progress bars without a terminal, as they fill log files; no misleading warnings of transformers and peft."""
     was_enabled = transformers_logging.is_progress_bar_enabled()
+    of_models = logging.getLogger("transformers.modeling_utils")
+    of_models.addFilter(_is_no_advice_to_untie)
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", r"Could not find a config file in .*\.gguf", UserWarning)
             yield
     finally:
+        of_models.removeFilter(_is_no_advice_to_untie)
         if was_enabled:
             transformers_logging.enable_progress_bar()
+
+
+def _is_no_advice_to_untie(record: logging.LogRecord) -> bool:
+    """Transformers advises it for every T5 1.1, although its config.json has it (see `output_head`)."""
+    return "specifies to tie shared.weight to lm_head.weight" not in record.getMessage()
 
 
 @contextmanager
@@ -204,7 +217,7 @@ def _reading(model_path: str, part: str, remedy: str) -> Iterator[None]:
         if part == "weights":
             unreadable = isinstance(error, _BAD_WEIGHTS) or any(text in str(error) for text in _BAD_WEIGHTS_TEXTS)
         else:
-            unreadable = isinstance(error, _BAD_JSON)
+            unreadable = isinstance(error, _BAD_METADATA)
         if not unreadable:
             raise
         raise LamorelConfigError(
@@ -306,9 +319,12 @@ def _from_pretrained(args: LLMArgs, model_path: str, device: torch.device) -> An
 
 
 def _from_config(args: LLMArgs, config: Any) -> Any:
-    return _AUTO_CLASSES[args.model_type].from_config(
+    model = _AUTO_CLASSES[args.model_type].from_config(
         config,
         dtype=DTYPES[args.dtype],
         attn_implementation=_attention(args),
         trust_remote_code=args.trust_remote_code,
     )
+    if is_tied_regardless(config):
+        share_embedding(model)
+    return model

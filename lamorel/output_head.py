@@ -1,7 +1,7 @@
 """The output head as config.json asks for it: a matrix of its own, or the token embeddings.
 
-Transformers 5 ties the head of T5, mT5, UMT5 and LongT5 to the embeddings even where config.json says
-`tie_word_embeddings: false`, as it does for T5 1.1 and Flan-T5.
+PAPER-DIFF(20): transformers 5 ties the head of T5, mT5, UMT5 and LongT5 to the embeddings even where config.json says
+`tie_word_embeddings: false`, as it does for T5 1.1 and Flan-T5. Transformers 4, and with it the released code, did not.
 """
 
 from collections.abc import Mapping
@@ -27,12 +27,16 @@ def is_tied_regardless(config: Any) -> bool:
 
 
 def separate_head(model: Any) -> None:
-    """Give a model whose family `is_tied_regardless` the head and the config of an untied one, in place.
+    """Give a loaded model of such a family a head of its own, and the config that says so; in place.
 
-    A head that is the embedding becomes a copy of it. Encoder and decoder keep one embedding.
+    Where its file has a head that differs from the embedding, transformers has not tied them.
     """
-    model.config.tie_word_embeddings = False  # UMT5 scales the decoder's output by it; save_pretrained writes it
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    model.set_input_embeddings(embeddings)  # built untied, transformers gives encoder and decoder one each
-    if head.weight is embeddings.weight:
+    model.config.tie_word_embeddings = False  # UMT5 scales the decoder's output by it, and it is saved
+    head = model.get_output_embeddings()
+    if head.weight is model.get_input_embeddings().weight:
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
+
+
+def share_embedding(model: Any) -> None:
+    """Let encoder and decoder of a model of such a family, built untied, use one embedding, as published; in place."""
+    model.set_input_embeddings(model.get_input_embeddings())

@@ -1,11 +1,11 @@
 """Text to token ids: contexts and candidates are tokenised apart, without special tokens, and remembered."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lamorel.config import LLM_KEY, LamorelConfigError
-from lamorel.vocabulary import ids_of_texts
+from lamorel.vocabulary import largest_ids
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +45,14 @@ class TextEncoder:
             rows: what `vocabulary.rows` gives; a model may have more than there are tokens.
 
         Raises:
-            LamorelConfigError: the tokenizer has tokens beyond; later, a text holds one that is not counted as text.
+            LamorelConfigError: there are such tokens. Special ones alone are logged, and refused in a text.
         """
         self._rows = rows
         self._known.clear()
-        self._check_rows(ids_of_texts(self.tokenizer).values())
+        of_texts, of_all = largest_ids(self.tokenizer)
+        self._check_row(of_texts)
+        if of_all >= rows:
+            logger.warning("%s. Texts with its last special tokens are refused", self._beyond(of_all))
 
     def contexts(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each context, with the beginning-of-sequence token where asked for.
@@ -112,19 +115,20 @@ class TextEncoder:
                         f"would score 0 whatever the model: transformers chooses the class by the model's "
                         f"architecture, save a tokenizer of this class beside the model"
                     )
-                self._check_rows(tokens)
+                self._check_row(max(tokens, default=0))
                 self._known[text] = tuple(tokens)
         return [self._known[text] for text in texts]
 
-    def _check_rows(self, ids: Iterable[int]) -> None:
-        largest = max(ids, default=0)
-        if self._rows is not None and largest >= self._rows:
-            token = self.tokenizer.convert_ids_to_tokens(largest)
-            raise LamorelConfigError(
-                f"{self._source} has ids up to {largest} ({token!r}), but the model's embeddings have {self._rows} "
-                f"rows: call model.resize_token_embeddings({largest + 1}) and save the model again, or save a "
-                f"tokenizer without the tokens that were added"
-            )
+    def _check_row(self, token: int) -> None:
+        if self._rows is not None and token >= self._rows:
+            raise LamorelConfigError(f"{self._beyond(token)}, or save a tokenizer without the tokens that were added")
+
+    def _beyond(self, token: int) -> str:
+        return (
+            f"{self._source} has ids up to {token} ({self.tokenizer.convert_ids_to_tokens(token)!r}), but the model's "
+            f"embeddings have {self._rows} rows: call model.resize_token_embeddings({token + 1}) and save the model "
+            f"again"
+        )
 
     @property
     def _source(self) -> str:

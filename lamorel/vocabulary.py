@@ -17,13 +17,13 @@ def rows(model: Any) -> int:
     return min(layer.weight.shape[0] for layer in (*input_embeddings(model), head) if layer is not None)
 
 
-def ids_of_texts(tokenizer: Any) -> dict[str, int]:
-    """Ids by token, of the tokens that a text may hold.
+def largest_ids(tokenizer: Any) -> tuple[int, int]:
+    """The largest id of the tokens that texts are made of, and that of all tokens.
 
-    Left out are special tokens without a part in text, which tokenizers may list without the model having a row for
-    them: those of images and sounds (Gemma 3), or those that transformers adds to a GGUF file's.
+    Special tokens without a role in text differ: those of images (Gemma 3), T5's sentinels, or one that transformers
+    adds to the tokenizer of a GGUF file. Tokenizers list them although the model may have no row for them.
     """
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    roles = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token)
-    special -= {*roles, *tokenizer.extra_special_tokens}
-    return {token: index for token, index in tokenizer.get_vocab().items() if token not in special}
+    special -= {tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token}
+    ids = tokenizer.get_vocab()
+    return max(index for token, index in ids.items() if token not in special), max(ids.values())

@@ -236,6 +236,9 @@ def parse_config(tree: DictConfig, *, model_exists: bool = True) -> Config:
         UserError: a missing or mistyped value, or a rule between keys is broken; the text names key and remedy.
         LamorelConfigError: the same for `lamorel_args` (a ValueError).
     """
+    for name in ("lamorel_args", "rl_script_args"):
+        if not isinstance(tree.get(name), DictConfig):
+            raise UserError(f"{name}={tree.get(name)}: it is a section, give its keys, as {name}.KEY=VALUE")
     rl_tree = tree.rl_script_args
     for key in rl_tree:
         if OmegaConf.is_missing(rl_tree, key) and key != "path":

@@ -78,7 +78,7 @@ def check_environment(rl: RLScriptArgs) -> None:
 
 
 def import_packages(rl: RLScriptArgs) -> None:
-    """Import `env_packages`, which register environment ids. Raises UserError where one is missing."""
+    """Import `env_packages`, which register environment ids. Raises UserError where one cannot be imported."""
     for package in rl.env_packages:
         try:
             importlib.import_module(package)
@@ -87,21 +87,28 @@ def import_packages(rl: RLScriptArgs) -> None:
                 f"rl_script_args.env_packages: package {error.name!r} is not installed, install it, put its folder on "
                 "PYTHONPATH, or correct its name"
             ) from error
+        except ImportError as error:
+            reason = _one_line(error)
+            raise UserError(f"rl_script_args.env_packages: {package!r} cannot be imported: {reason}") from error
 
 
 def _cannot_be_made(rl: RLScriptArgs, error: Exception) -> UserError:
     """The error for a level that is not registered, lacks a package, or rejects an option; it names the remedy."""
     level = f"rl_script_args.name_environment={rl.name_environment}"
-    text = " ".join(str(error).split())
+    text = _one_line(error)
     if isinstance(error, gym.error.UnregisteredEnv):
         name = rl.name_environment.rpartition(":")[2]
         near = difflib.get_close_matches(name, list(gym.registry), n=4, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else f"none of env_packages={rl.env_packages} has one like it"
         return UserError(f"{level} is not a registered level: {hint}")
-    if isinstance(error, ImportError):
+    if isinstance(error, ModuleNotFoundError):
         return UserError(f"{level}: {text}, install it or put its folder on PYTHONPATH")
     unset = [f": set rl_script_args.{value}" for option, value in LEFT_OUT.items() if f"no option '{option}'" in text]
     return UserError(f"{level}: {text}{''.join(unset)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _check_options_fit(rl: RLScriptArgs, env: gym.Env, observation: Any, info: dict[str, Any]) -> None:

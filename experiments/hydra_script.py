@@ -179,7 +179,7 @@ def explain_override(error: Exception, arguments: Sequence[str] | None = None) -
     text = str(error)
     if re.search("'hydra/launcher/submitit_(slurm|local)'", text):
         return "hydra/launcher: submitit is not installed, pip install -e '.[cluster]'"
-    group = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", text)
+    group = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]*)'", text)
     if group and (CONFIG_DIR / group[1]).is_dir():
         known = [path.stem for path in sorted((CONFIG_DIR / group[1]).glob("*.yaml"))]
         near = difflib.get_close_matches(group[2], known, n=3, cutoff=0.6)

@@ -44,6 +44,9 @@ def primary_configuration(arguments: Sequence[str]) -> tuple[str, str, list[str]
     if file.resolve() == BASE:
         return str(CONFIG_DIR), BASE.stem, rest
     base, own = _read(BASE), _read(file)
+    for section in base:
+        if own.get(section) is None:  # a section without keys is null, and would replace ours
+            own.pop(section, None)
     defaults = base.pop("defaults")
     for entry in defaults:
         if "machine" in entry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
 from hydra.core.override_parser.types import Override, Quote, QuotedString
@@ -67,11 +68,7 @@ def _spellings(override: str, multirun: bool) -> Iterator[tuple[str, str]]:
     if plain != override and _kind(plain, value):  # a.b: 3
         yield plain, "value"
         return
-    try:
-        OmegaConf.create([value])
-        text = value
-    except OmegaConfBaseException:  # an interpolation without its end
-        text = value.replace("${", r"\${")
+    text = value if _can_be_stored(value) else value.replace("${", r"\${")
     candidates = [f"{key}={_quote(text)}"]
     if multirun or value.startswith(("[", "{")):
         candidates.insert(0, f"{key}={_quote_items(value)}")
@@ -96,9 +93,20 @@ def _kind(override: str, text: str) -> str | None:
     if parsed is None or parsed.is_sweep_override():
         return None if parsed is None else "sweep"
     value = parsed.value()
+    if not _can_be_stored(value):
+        return None
     if isinstance(value, str):
         return "text" if value == text else None
     return "list" if isinstance(value, list) else "mapping" if isinstance(value, dict) else "value"
+
+
+def _can_be_stored(value: Any) -> bool:
+    """Whether OmegaConf takes a value; it rejects broken interpolations."""
+    try:
+        OmegaConf.create([value])
+    except OmegaConfBaseException:
+        return False
+    return True
 
 
 def _names_nothing(override: str) -> bool:

@@ -61,11 +61,19 @@ def registered_id(level: str) -> str:
 
 
 def creator_of(level: str) -> Callable[..., gym.Env]:
-    """The class of a level, or the function that makes it. Raises as `registered_id`."""
+    """The class of a level, or the function that makes it.
+
+    Raises:
+        gymnasium.error.NameNotFound, ModuleNotFoundError: as `make`.
+        ImportError: the module of its entry point lacks the name.
+    """
     level = registered_id(level)
     creator: Any = LEVELS[level][0] if level in LEVELS else gym.spec(level).entry_point
     if isinstance(creator, str):
-        creator = load_env_creator(creator)
+        try:
+            creator = load_env_creator(creator)
+        except AttributeError as error:
+            raise ImportError(f"entry point {creator}: {error}") from error
     return creator
 
 
@@ -76,6 +84,7 @@ def is_minigrid(level: str, /, **options: Any) -> bool:
 
     Raises:
         gymnasium.error.NameNotFound, ModuleNotFoundError, TypeError: as `make`.
+        ImportError: as `creator_of`.
     """
     creator = creator_of(level)
     if isinstance(creator, type) and not issubclass(creator, gym.Wrapper):
@@ -107,6 +116,8 @@ def _make(level: str, options: dict[str, Any]) -> gym.Env:
     """gymnasium.make, but an option or time limit that the level does not take is named in one line."""
     if "max_steps" in options:
         options = options | {"max_steps": step_limit(options["max_steps"])}
+        if gym.spec(level).max_episode_steps is not None:  # a limit of the registration's, which may be lower
+            options.setdefault("max_episode_steps", options["max_steps"])
     try:
         return gym.make(level, disable_env_checker=True, **options)
     except TypeError as error:

@@ -208,6 +208,15 @@ def test_time_limits_that_are_allowed():
     assert env.unwrapped.max_steps == 64
 
 
+def test_a_time_limit_replaces_the_one_of_the_registration(own):
+    level = own(Grove, max_episode_steps=4)
+    for options, steps in (({}, 4), ({"max_steps": 6}, 6), ({"max_steps": None}, 4), ({"max_episode_steps": 3}, 3)):
+        env = babyai_text.make(level, **options)
+        env.reset(seed=0)
+        ends = [env.step(0)[3] for _ in range(steps)]
+        assert ends == [False] * (steps - 1) + [True]
+
+
 def test_other_environments_are_refused():
     with pytest.raises(TypeError, match="need a MiniGrid environment"):
         babyai_text.make("CartPole-v1")
@@ -216,10 +225,10 @@ def test_other_environments_are_refused():
 class Grove(MiniGridEnv):
     """A level as a user's package brings it; its missions are made by a lambda."""
 
-    def __init__(self, size=7, thing=None, **kwargs):
+    def __init__(self, size=7, thing=None, max_steps=9, **kwargs):
         self.thing = thing
         space = MissionSpace(mission_func=lambda: "get to the goal")
-        super().__init__(mission_space=space, grid_size=size, max_steps=9, **kwargs)
+        super().__init__(mission_space=space, grid_size=size, max_steps=max_steps or 9, **kwargs)
 
     def _gen_grid(self, width, height):
         self.grid = Grid(width, height)
@@ -242,9 +251,9 @@ def own():
     """Registers an entry point for one test; returns its id."""
     levels = []
 
-    def register(entry_point):
+    def register(entry_point, **settings):
         levels.append(f"Grove{len(levels)}-v0")
-        gym.register(levels[-1], entry_point)
+        gym.register(levels[-1], entry_point, **settings)
         return levels[-1]
 
     yield register

@@ -76,6 +76,19 @@ def test_a_file_that_lacks_keys_has_the_defaults(folder, name):
     assert llm_args.dtype == base.lamorel.llm_args.dtype
 
 
+@pytest.mark.parametrize("section", ["defaults", "lamorel_args", "rl_script_args", "hydra"])
+def test_a_section_without_keys_has_the_defaults(folder, section):
+    (folder / "old" / "config.yaml").write_text(f"{section}:\n")
+    model = "lamorel_args.llm_args.model_path=google/flan-t5-small"
+    assert composed("--config-path=old", "-cn=config", model).resolved == make_config([*PLACES, model]).resolved
+
+
+@pytest.mark.parametrize("override", ["lamorel_args=null", "rl_script_args=3"])
+def test_a_value_in_the_place_of_a_section_is_named(override):
+    with pytest.raises(UserError, match=r"^(lamorel_args=None|rl_script_args=3): .*, give its keys, as .*_args.KEY"):
+        make_config([override])
+
+
 def test_overlays_go_over_the_file(folder):
     old = ("--config-path=old", "-cn=config")
     assert composed(*old, "machine=gpu").lamorel.llm_args.minibatch_size == 192

@@ -147,6 +147,24 @@ def test_what_cannot_be_had_is_one_line(small, overrides, message):
     assert "\n" not in str(raised.value)
 
 
+def test_a_package_that_cannot_be_imported_is_one_line(small, tmp_path, monkeypatch):
+    (tmp_path / "broken_levels.py").write_text("from minigrid import no_such_level\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for overrides, key in (
+        (of_level("BabyAI-GoToLocal-v0", "[broken_levels]"), "env_packages: 'broken_levels' cannot be imported"),
+        (of_level("broken_levels:Own-v0"), "name_environment=broken_levels:Own-v0"),
+    ):
+        with pytest.raises(UserError, match=rf"{key}: cannot import name 'no_such_level' from 'minigrid' \S+$"):
+            check_environment(make_config([*small, *overrides]).rl)
+
+
+def test_an_entry_point_that_does_not_exist_is_one_line(small, monkeypatch):
+    spec = gym.envs.registration.EnvSpec("OwnGone-v0", entry_point=f"{PACKAGE}:Gone")
+    monkeypatch.setitem(gym.registry, spec.id, spec)
+    with pytest.raises(UserError, match=rf"OwnGone-v0: entry point {PACKAGE}:Gone: module .* no attribute 'Gone'$"):
+        check_environment(make_config([*small, *of_level("OwnGone-v0")]).rl)
+
+
 def test_a_level_that_lacks_its_extra_names_it(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio", None)
     monkeypatch.setitem(sys.modules, "imageio.v2", None)

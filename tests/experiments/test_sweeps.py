@@ -10,7 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from experiments.hydra_script import explain_override
+from experiments.errors import UserError
+from experiments.hydra_script import compose_experiment, explain_override
 from experiments.stopping import STOPPED
 from tests.experiments.conftest import ROOT, SMALL, run_script, script_environment
 from tests.experiments.test_training import paths_of
@@ -125,3 +126,8 @@ def test_without_submitit():
     assert explain_override(error) == "hydra/launcher: submitit is not installed, pip install -e '.[cluster]'"
     error = ValueError("In 'base': Could not find 'hydra/launcher/slrm'")
     assert explain_override(error).endswith("is not a file of configs/hydra/launcher: did you mean slurm?")
+
+
+def test_a_group_without_a_value():
+    with pytest.raises(UserError, match=r"^machine= is not a file of configs/machine: choose from cpu, gpu, slurm$"):
+        compose_experiment("demo", ["machine="])

@@ -73,6 +73,11 @@ def test_an_interpolation_without_its_end_is_a_text(folder: Path, value: str) ->
     assert composed(folder, [given(folder, f"a.b={value}")]).a.b == value.strip('"')
 
 
+@pytest.mark.parametrize("value", ["[${x]", "[y, ${x]", "{u: ${x"])
+def test_a_list_with_a_broken_interpolation_is_a_text(folder: Path, value: str) -> None:
+    assert composed(folder, [given(folder, f"a.b={value}")]).a.b == value
+
+
 def test_an_interpolation_inside_a_text_is_resolved(folder: Path) -> None:
     assert composed(folder, [given(folder, "a.b=run(${a.seed})")]).a.b == "run(1)"
 

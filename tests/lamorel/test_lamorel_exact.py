@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from conftest import make_tokenizer
+from model_zoo import VOCABULARY, largest_difference, make_model, randomise, score, tokens
 
 from lamorel import BaseModuleFunction, Caller, reference
 from lamorel.config import LLMArgs
 from lamorel.forwards import base_model
 from lamorel.ways import Ways
-from tests.lamorel.conftest import make_tokenizer
-from tests.lamorel.model_zoo import VOCABULARY, largest_difference, make_model, randomise, score, tokens
 
 NATS = 1e-4  # as lamorel/README.md promises
 

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from model_zoo import FAMILIES, largest_difference, make_model
 
 from lamorel.config import LLMArgs
 from lamorel.ways import Ways
-from tests.lamorel.model_zoo import FAMILIES, largest_difference, make_model
 
 README = Path(__file__).resolve().parents[2] / "lamorel" / "README.md"
 NATS = 1e-4  # as lamorel/README.md promises

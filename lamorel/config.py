@@ -227,7 +227,7 @@ def gguf_file(model_path: str) -> Path | None:
     """
     key = f"{LLM_KEY}.model_path"
     path = Path(os.path.expanduser(model_path))  # leaves the ~ of an unknown user, where Path.expanduser fails
-    found = [path] if path.is_file() and path.suffix == ".gguf" else []
+    found = [path] if path.is_file() and path.suffix.lower() == ".gguf" else []
     if path.is_dir() and not any(next(path.glob(pattern), None) for pattern in _PLAIN_MODEL):
         found = sorted(path.glob("*.gguf"))
     if not found:
@@ -255,6 +255,8 @@ def _check_model_path(model_path: str | None) -> None:
         if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise LamorelConfigError(f"{key}: {folder} holds no config.json, so it is not a Hugging Face model folder")
         return
+    if folder.is_file():
+        raise LamorelConfigError(f"{key}: {folder} is a file, but no GGUF file: give the folder of a model")
     looks_like_hub_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model_path) is not None
     parent_exists = len(folder.parts) > 1 and folder.parent.is_dir()
     is_gguf = folder.suffix == ".gguf"

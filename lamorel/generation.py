@@ -17,6 +17,8 @@ from lamorel.tokenization import TokenIds, read_inputs
 if TYPE_CHECKING:
     from lamorel.llm import LLMModule
 
+_NEW_TOKENS = 20  # of Hugging Face's `generate`, where no length is given
+
 
 @torch.no_grad()
 def generate(
@@ -41,8 +43,7 @@ def generate(
     config, arguments = _resolve(llm, options)
     sequences_each = config.num_return_sequences or 1
     rows_each = max(config.num_beams or 1, sequences_each)
-    longest = max(map(len, context_ids), default=0) + (config.max_new_tokens or 0)
-    step = max(1, llm.minibatch_size // rows_each) if llm.ways.may_pad(longest) else 1
+    step = max(1, llm.minibatch_size // rows_each) if llm.ways.may_pad(_longest(context_ids, config)) else 1
     results: list[list[dict[str, Any]]] = []
     for start in range(0, len(context_ids), step):
         chunk = context_ids[start : start + step]
@@ -81,6 +82,14 @@ def _resolve(llm: LLMModule, options: Mapping[str, Any]) -> tuple[GenerationConf
     # Once more, as `generate` fills what is None from the model's own config.
     cleared = {name: None for name, value in options.items() if value is None and name != "pad_token_id"}
     return config, {**cleared, **arguments}
+
+
+def _longest(contexts: Sequence[TokenIds], config: GenerationConfig) -> int:
+    """Tokens that a sequence may have in the end, its context included."""
+    longest = max(map(len, contexts), default=0)
+    if config.max_new_tokens is not None:
+        return longest + config.max_new_tokens
+    return max(longest + _NEW_TOKENS, config.max_length or 0)
 
 
 def _generate_ids(

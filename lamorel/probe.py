@@ -18,11 +18,13 @@ from lamorel import reference
 from lamorel.forwards import base_model
 from lamorel.tokenization import TokenIds
 
-# Nats per token. Two exact ways differ by rounding: 1e-6 for most models in fp32, 0.2 in bf16.
-_TOLERANCE = {torch.float64: 1e-5, torch.float32: 3e-5}
+# Nats per token. Two exact ways differ by rounding: 1e-14 for most models in fp64, 1e-6 in fp32, 0.2 in bf16.
+_TOLERANCE = {torch.float64: 1e-8, torch.float32: 3e-5}
 _LOW_PRECISION_TOLERANCE = 1.0
+_SMALL_DIFFERENCE = 3e-6  # in fp32; above it, double precision is asked where that costs little
 
 _MOST_BYTES_OF_A_COPY = 8 << 30
+_FEW_BYTES_OF_A_COPY = 64 << 20
 
 # Log-probabilities (N,) of all candidate tokens, by the given model.
 Score = Callable[[Any, Sequence[TokenIds], Sequence[Sequence[TokenIds]]], torch.Tensor]
@@ -53,21 +55,26 @@ class Probe:
         """Reason why `score` is not exact for this model, or None where it is.
 
         In low precision rounding hides mistakes, and some models amplify rounding until it looks like one. A copy of
-        the model in double precision tells the two apart, if the model is small enough to be copied.
+        the model in double precision tells the two apart, if the model is small enough to be copied. Where that costs
+        little, it also decides on smaller differences: an untrained model, whose weights are small, makes mistakes
+        that are small on a few tokens.
         """
         difference = self._difference(self.model, self._expected, score)
         if isinstance(difference, str):
             return difference
         dtype = self.model.dtype
-        if difference <= _TOLERANCE.get(dtype, 0.0):
+        unasked = _TOLERANCE.get(dtype, 0.0)
+        if self._bytes_of_a_copy <= _FEW_BYTES_OF_A_COPY:
+            unasked = min(unasked, _SMALL_DIFFERENCE)
+        if difference <= unasked:
             return None
         said = f"scores differ from an unpadded forward by {difference:.2g} nats"
         exact = self._difference_in_double(score)
         if exact is None:
-            return None if dtype not in _TOLERANCE and difference <= _LOW_PRECISION_TOLERANCE else said
+            return None if difference <= _TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE) else said
         if exact > _TOLERANCE[torch.float64]:
-            return said
-        if dtype not in _TOLERANCE:
+            return f"{said}, by {exact:.2g} in double precision"
+        if difference <= _TOLERANCE.get(dtype, math.inf):
             return None
         return f"{said}, by {exact:.2g} in double precision: this model amplifies rounding"
 
@@ -107,12 +114,16 @@ class Probe:
             return _reason(error)
 
     @cached_property
+    def _bytes_of_a_copy(self) -> int:
+        """Of a copy in double precision."""
+        return 8 * sum(parameter.numel() for parameter in self.model.parameters())
+
+    @cached_property
     def _in_double(self) -> tuple[Any, torch.Tensor | str] | None:
         """A copy of the model in double precision and its scores; None for a model that cannot be copied."""
-        size = 8 * sum(parameter.numel() for parameter in self.model.parameters())
         quantized = getattr(base_model(self.model), "is_quantized", False)
         spread = len(set(getattr(base_model(self.model), "hf_device_map", {}).values())) > 1
-        if size > _MOST_BYTES_OF_A_COPY or quantized or spread:
+        if self._bytes_of_a_copy > _MOST_BYTES_OF_A_COPY or quantized or spread:
             return None
         model = copy.deepcopy(self.model).double()
         base_model(model).set_experts_implementation("eager")  # the faster ones know no double precision

@@ -226,13 +226,13 @@ class Ways:
     @cached_property
     def _way_of_large_trees(self) -> str:
         """The fastest way for trees that are too large to be packed."""
-        return self._first_exact("cached", f"its trees have over {_MOST_NODES} nodes")
+        return self._first_exact("cached", f"trees of over {_MOST_NODES} nodes are not packed")
 
     @cached_property
     def _way_of_long_contexts(self) -> str:
         """The fastest way for contexts whose length changes the model's rotary frequencies."""
         limit = self._longest_with_fixed_frequencies
-        return self._first_exact("equal", f"its rotary frequencies depend on the length past {limit} tokens")
+        return self._first_exact("equal", "its rotary frequencies depend on the length", limit)
 
     def _way_of(self, contexts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]] | None) -> str:
         """The way in which these contexts are scored; candidates None: no candidate is scored."""
@@ -247,8 +247,12 @@ class Ways:
             return self._way_of_large_trees
         return self.way
 
-    def _first_exact(self, scoring: str, reason: str | None = None) -> str:
-        """The fastest exact way for a value of `llm_args.scoring`; a slower one is logged with the reason."""
+    def _first_exact(self, scoring: str, reason: str | None = None, shortest: int | None = None) -> str:
+        """The fastest exact way for a value of `llm_args.scoring`; a slower one is logged with the reason.
+
+        Args:
+            shortest: the way is for contexts over this number of tokens.
+        """
         for way in _FASTEST_FIRST[scoring]:
             defect = None if way == "reference" else self._defect(way)
             if defect is None:
@@ -257,6 +261,7 @@ class Ways:
         self._probe.forget()
         if reason is not None:
             name = type(base_model(self.model)).__name__
+            name += "" if shortest is None else f", for contexts past {shortest} tokens,"
             if way in _SLOW:
                 logger.warning("%s is scored by %s: %s", name, _SLOW[way], reason)
             else:

@@ -73,7 +73,11 @@ def test_model_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(LamorelConfigError, match=message):
             parse_config({"llm_args": {"model_path": path}})
     (tmp_path / "models" / "config.json").write_text("{}")
-    assert parse_config({"llm_args": {"model_path": "models"}}).llm_args.model_path == "models"
+    (tmp_path / "models" / "tiny.GGUF").touch()
+    for path in ("models", "models/tiny.GGUF"):
+        assert parse_config({"llm_args": {"model_path": path}}).llm_args.model_path == path
+    with pytest.raises(LamorelConfigError, match=r"models/config.json is a file, but no GGUF file"):
+        parse_config({"llm_args": {"model_path": "models/config.json"}})
     # Nothing is loaded where no LLM is wanted.
     parse_config({"distributed_setup_args": {"n_llm_processes": 0}})
 

@@ -16,6 +16,7 @@ from experiments.results.rows import RowKey
 from experiments.results.runs import Run, read_csv, same_id
 from experiments.substitutions import NO_MODIFICATION
 
+OPTIONAL_NUMBERS = ("discounted_return", "primitive_steps", "gave_up", "changed_prompts")  # columns of a test's csv
 LEARNING = ("trained", "drrn", "symbolic")  # agents that come from a training run
 
 
@@ -115,7 +116,7 @@ def _load_test(stem: Path, trained_in: str | None, missing: list[str]) -> Played
         return None
     needed = ("episode_return", "success", "frames")
     path = stem.with_name(f"{stem.name}.csv")
-    episodes = read_csv(path, ("episode",), needed, missing, numbers=("discounted_return", "primitive_steps"))
+    episodes = read_csv(path, ("episode",), needed, missing, numbers=OPTIONAL_NUMBERS)
     if episodes is None:
         return None
     if len(episodes) < episode_count:

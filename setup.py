@@ -33,6 +33,7 @@ setup(
         "omegaconf>=2.3,<2.4",
         "gymnasium>=1.1",
         "minigrid>=3.2",
+        "cloudpickle>=1.2",
         "numpy>=1.26",
         "pandas>=2.1",
         "matplotlib>=3.8",

@@ -10,10 +10,12 @@ import report
 from hydra import compose, initialize_config_dir
 
 from experiments.configuration import Config, parse_config
+from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths, test_file_stem
 from experiments.hydra_script import CONFIG_DIR
 from experiments.post_training_tests import run_tests
 from experiments.results.intervals import Estimate, wilson
+from experiments.results.runs import log_rows
 from experiments.substitutions import NO_MODIFICATION
 from experiments.test_results import main as make_report
 
@@ -83,7 +85,16 @@ def tested(agent: Config, random: Config) -> Learned:
     """Test both."""
     for config in (random, agent):
         run_tests(config)
-    return Learned(success(agent), success(random), pd.read_csv(ExperimentPaths.of(agent).logs / "log.csv"))
+    return Learned(success(agent), success(random), training_log(agent))
+
+
+def training_log(config: Config) -> pd.DataFrame:
+    """The rows of the training's log.csv. Raises UserError for a spoilt one, whose numbers prove nothing."""
+    faults: list[str] = []
+    log = log_rows(ExperimentPaths.of(config).logs / "log.csv", faults)
+    if log is None or faults:
+        raise UserError("; ".join(faults))
+    return log
 
 
 def success(config: Config) -> Estimate:

@@ -12,13 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import report
 import torch
-from learning import success
+from learning import success, training_log
 
 from experiments.configuration import Config, parse_config
-from experiments.experiment_paths import ExperimentPaths
 from experiments.hydra_script import compose_experiment, set_up_logging
 from experiments.make_tiny_llm import make_tiny_llm
 from experiments.post_training_tests import run_tests
@@ -46,7 +44,7 @@ def main() -> int:
     train(config)
     after = _tested(config)
     minutes = (time.perf_counter() - start) / 60
-    log = pd.read_csv(ExperimentPaths.of(config).logs / "log.csv")
+    log = training_log(config)
     rows = [
         ["uniform random policy: success", str(random)],
         ["LLM before PPO: success", str(before)],

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -14,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import load_env_creator
+from minigrid.envs.babyai.core.verifier import Instr
 
 import babyai_text
-from babyai_text import LEVELS
 from babyai_text.failures import EnvironmentFailedError
+from babyai_text.levels import MixedTrainLocal
+from babyai_text.making import creator_of, is_minigrid
 from babyai_text.replay import ReplayState, SeededEpisodes
 from babyai_text.vector import make_vec_from
 from experiments.agents.ppo.offered_actions import OfferedActions
@@ -27,9 +26,7 @@ from experiments.configuration import RLScriptArgs
 from experiments.errors import UserError
 from experiments.prompters import prompter_factory
 from experiments.storage import StorageError
-from experiments.substitutions import OTHER_GOAL, SUBSTITUTIONS, rewording
-
-logger = logging.getLogger("glam")
+from experiments.substitutions import OTHER_GOAL
 
 # The level's own number (babyai_text, minigrid): only another value is passed on, so that levels without distractors,
 # and levels whose id fixes their number (GoToLocalS8N4), keep theirs.
@@ -37,6 +34,13 @@ DEFAULT_NUM_DISTS = 8
 SYMBOLIC_VIEW = (7, 7, 3)  # MiniGrid's partial view: cells x cells x (object, colour, state)
 FAILED_EPISODE = "failed_episode.json"
 DRAWN_TASK_KINDS = ("per_episode", "per_instance")  # on a level with one kind of task these change nothing
+MISSING_PACKAGE = (ImportError, gym.error.DependencyNotInstalled)
+# option of a level -> the setting that does not pass it
+LEFT_OUT = {
+    "max_steps": "max_episode_steps=null",
+    "num_dists": f"num_dists={DEFAULT_NUM_DISTS}",
+    "task_kind": f"task_kind={DRAWN_TASK_KINDS[0]}",
+}
 
 
 def check_environment(rl: RLScriptArgs) -> None:
@@ -47,42 +51,64 @@ def check_environment(rl: RLScriptArgs) -> None:
             or value of the configuration.
         EnvironmentFailedError: its first reset raises.
     """
-    for package in rl.env_packages:
-        try:
-            importlib.import_module(package)
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"rl_script_args.env_packages: package {error.name!r} is not installed, install it or correct its name"
-            ) from error
-    if rl.name_environment not in gym.registry:
-        near = difflib.get_close_matches(rl.name_environment, list(gym.registry), n=4, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else f"none of env_packages={rl.env_packages} has one like it"
-        raise UserError(f"rl_script_args.name_environment={rl.name_environment} is not a registered level: {hint}")
+    import_packages(rl)
     try:
         env = _make_one(rl)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"rl_script_args.name_environment={rl.name_environment}: {error}") from error
+    except (TypeError, ValueError, ImportError, gym.error.Error) as error:
+        raise _cannot_be_made(rl, error) from error
     vector = rl.symbolic_ppo and rl.symbolic.encoder == "mlp"
     if vector:
         _check_vector(rl.name_environment, env)
         env = OfferedActions(env)
     env = SeededEpisodes(ReplayState(env), [rl.seed])
-    observation, info = env.reset()
+    try:
+        observation, info = env.reset()
+    except EnvironmentFailedError as error:
+        if isinstance(error.__cause__, MISSING_PACKAGE):
+            raise _cannot_be_made(rl, error.__cause__) from error
+        raise
     if rl.symbolic_ppo and not vector:
         _check_symbolic_view(rl.name_environment, observation)
-    _check_options_fit(rl, observation, info)
+    _check_options_fit(rl, env, observation, info)
     prompter = prompter_factory(rl)()
     prompter.reset(mission(observation))
     prompter.observe(observation, info)  # the prompter must find what it needs, here and not after the model is loaded
-    _warn_of_words(rl, prompter.state().prompt)
+    prompter.state()
     env.close()
 
 
-def _check_options_fit(rl: RLScriptArgs, observation: Any, info: dict[str, Any]) -> None:
+def import_packages(rl: RLScriptArgs) -> None:
+    """Import `env_packages`, which register environment ids. Raises UserError where one is missing."""
+    for package in rl.env_packages:
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"rl_script_args.env_packages: package {error.name!r} is not installed, install it, put its folder on "
+                "PYTHONPATH, or correct its name"
+            ) from error
+
+
+def _cannot_be_made(rl: RLScriptArgs, error: Exception) -> UserError:
+    """The error for a level that is not registered, lacks a package, or rejects an option; it names the remedy."""
+    level = f"rl_script_args.name_environment={rl.name_environment}"
+    text = " ".join(str(error).split())
+    if isinstance(error, gym.error.UnregisteredEnv):
+        name = rl.name_environment.rpartition(":")[2]
+        near = difflib.get_close_matches(name, list(gym.registry), n=4, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else f"none of env_packages={rl.env_packages} has one like it"
+        return UserError(f"{level} is not a registered level: {hint}")
+    if isinstance(error, ImportError):
+        return UserError(f"{level}: {text}, install it or put its folder on PYTHONPATH")
+    unset = [f": set rl_script_args.{value}" for option, value in LEFT_OUT.items() if f"no option '{option}'" in text]
+    return UserError(f"{level}: {text}{''.join(unset)}")
+
+
+def _check_options_fit(rl: RLScriptArgs, env: gym.Env, observation: Any, info: dict[str, Any]) -> None:
     """What works in BabyAI's levels, or with a fixed list of actions, is refused elsewhere."""
     offers = rl.prompter == "environment" and "actions" in info
     for key, does_not_fit, reason in (
-        ("bot", rl.bot and not is_minigrid(rl.name_environment), "the bot plays BabyAI's levels"),
+        ("bot", rl.bot and not has_instructions(env), "the bot plays BabyAI's levels"),
         ("tests", OTHER_GOAL in rl.tests and not mission(observation), f"{OTHER_GOAL} needs a mission"),
         ("modified_action_space", rl.modified_action_space and offers, "the environment names its actions itself"),
         (
@@ -102,17 +128,17 @@ def _check_options_fit(rl: RLScriptArgs, observation: Any, info: dict[str, Any])
             )
 
 
-def _warn_of_words(rl: RLScriptArgs, prompt: str) -> None:
-    """Tests that substitute words are made for GLAM's prompts; an environment may have none of those words."""
-    if rl.prompter != "environment":
-        return
-    alike = [test for test in rl.tests if test in SUBSTITUTIONS and rewording(test, rl.language)(prompt) == prompt]
-    if alike:
-        logger.warning(
-            "rl_script_args.tests: of the words that %s substitute none is in the first prompt of %s",
-            ", ".join(alike),
-            rl.name_environment,
-        )
+def has_instructions(env: gym.Env) -> bool:
+    """Whether an environment has a BabyAI instruction after a reset, so that the bot can play it."""
+    return isinstance(getattr(env.unwrapped, "instrs", None), Instr)
+
+
+def bot_can_play(rl: RLScriptArgs) -> bool:
+    """Whether the configured level has BabyAI instructions, which the bot needs."""
+    env = _make_one(rl)
+    env.reset(seed=rl.seed)
+    env.close()
+    return has_instructions(env)
 
 
 def _check_symbolic_view(level: str, observation: Any) -> None:
@@ -158,7 +184,8 @@ def make_envs(
 def _make_one(
     rl: RLScriptArgs, wrapper: Callable[[gym.Env], gym.Env] | None = None, *, render: bool = False
 ) -> gym.Env:
-    if is_minigrid(rl.name_environment):
+    import_packages(rl)  # a worker process that was not forked starts without them
+    if is_minigrid(rl.name_environment, **rl.environment_options):
         options = dict(rl.environment_options)
         if rl.num_dists != DEFAULT_NUM_DISTS:
             options["num_dists"] = rl.num_dists
@@ -176,20 +203,13 @@ def _make_one(
 
 def _draws_arrays(level: str) -> bool:
     """Whether a registered environment declares the render mode rgb_array."""
-    entry_point = gym.spec(level).entry_point
-    maker = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    return "rgb_array" in (getattr(maker, "metadata", None) or {}).get("render_modes", ())
+    return "rgb_array" in (getattr(creator_of(level), "metadata", None) or {}).get("render_modes", ())
 
 
 def takes_task_kind(level: str) -> bool:
-    """Whether a level has several kinds of tasks; of all levels only some of babyai_text's own have."""
-    return level in LEVELS and "task_kind" in inspect.signature(LEVELS[level][0]).parameters
-
-
-def is_minigrid(level: str) -> bool:
-    """Whether a registered id belongs to minigrid or to babyai_text, so that its state can be described."""
-    entry_point = str(gym.spec(level).entry_point)
-    return entry_point.startswith(("minigrid.", "babyai_text."))
+    """Whether a level has several kinds of tasks: a MixedTrainLocal or a subclass of it."""
+    creator = creator_of(level)
+    return isinstance(creator, type) and issubclass(creator, MixedTrainLocal)
 
 
 def training_seeds(rl: RLScriptArgs) -> list[int]:

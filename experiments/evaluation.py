@@ -19,6 +19,7 @@ from experiments.configuration import RLScriptArgs
 from experiments.environments import episode_seed
 from experiments.partial_results import PartialResults
 from experiments.playing import EpisodeResult, Player, Slot, play_episodes
+from experiments.substitutions import NO_MODIFICATION
 
 logger = logging.getLogger("glam")
 
@@ -82,10 +83,12 @@ COLUMNS = EpisodeResult._fields[: EpisodeResult._fields.index("transitions")]
 
 
 def summary(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
-    """Totals, and the same for every kind of task: episodes, success_rate, mean_return (raw), mean_frames, and mean and
-    standard deviation (over the episodes, of all) of the discounted return and of the length in primitive steps."""
+    """Totals, and the same for every kind of task: episodes, success_rate, mean_return (raw), mean_frames, mean and
+    standard deviation (over the episodes, of all) of the discounted return and of the length in primitive steps, the
+    number of episodes that the bot gave up, and the share of prompts that the test changed."""
 
     def totals(some: Sequence[EpisodeResult]) -> dict[str, float]:
+        frames = sum(e.frames for e in some)
         discounted = np.array([e.discounted_return for e in some])
         lengths = np.array([e.primitive_steps for e in some])
         return {
@@ -97,6 +100,8 @@ def summary(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
             "std_discounted_return": float(discounted.std()),
             "mean_primitive_steps": float(lengths.mean()),
             "std_primitive_steps": float(lengths.std()),
+            "gave_up": sum(e.gave_up for e in some),
+            "changed_prompts_share": sum(e.changed_prompts for e in some) / max(frames, 1),
         }
 
     tasks = sorted({e.task for e in episodes})
@@ -115,6 +120,18 @@ def result_line(episodes: Sequence[EpisodeResult]) -> str:
     if len(tasks) < 2:
         return line
     return line + " (" + ", ".join(f"{task} {tasks[task]['success_rate']:.3f}" for task in tasks) + ")"
+
+
+def remarks(rl: RLScriptArgs, test: str, episodes: Sequence[EpisodeResult]) -> list[str]:
+    """Warnings about a test's totals: the bot gave up in some episodes, or the test changed no prompt."""
+    lines = []
+    if gave_up := sum(episode.gave_up for episode in episodes):
+        lines.append(f"the bot gave up in {gave_up} of {len(episodes)} episodes, which end there and count as failures")
+    prompts = sum(episode.frames for episode in episodes)
+    changes = test != NO_MODIFICATION or rl.modified_action_space
+    if changes and prompts and not any(episode.changed_prompts for episode in episodes):
+        lines.append(f"none of the {prompts} prompts was changed, so that the result is the one without this test")
+    return lines
 
 
 def write_results(folder: Path, stem: str, episodes: Sequence[EpisodeResult], facts: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,8 @@ class ExperimentPaths:
         return cls(name, logs / name, models / name)
 
     def test_folder(self, level: str) -> Path:
-        return self.logs / "test" / level
+        """The folder of a level's results; ":" of "module:id" and "/" of "namespace/id" become "_"."""
+        return self.logs / "test" / re.sub(r"[^\w.-]", "_", level)
 
     def make_writable(self, *, models: bool = True) -> None:
         """Create the folders and try them, so that a run does not find out after hours.

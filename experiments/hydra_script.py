@@ -9,7 +9,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 import hydra
@@ -20,12 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.configuration import Config, parse_config, replaced_keys
 from experiments.errors import UserError
+from experiments.own_file import BASE, CONFIG_DIR, primary_configuration
 from experiments.stopping import listen_for_stop, stop_behind, stop_listening
 from lamorel.config import LamorelConfigError
+from lamorel.overrides import explain_unreadable
 
 logger = logging.getLogger("glam")
-
-CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 
 UNWIND_S = 10.0  # in which a script that is stopped lets go of what it holds
 
@@ -45,7 +44,7 @@ def hydra_script(
 ) -> Callable[[], None]:
     """Make `main()` of a script out of `job(config)`.
 
-    The script reads `configs/base.yaml` unless `--config-path`/`--config-name` say otherwise. A `UserError`, or
+    The script reads `configs/base.yaml`, and over it the file of `--config-path`/`--config-name`. A `UserError`, or
     lamorel's own about its configuration, ends the script with its text and exit status 2; SIGTERM or SIGUSR1 with 75,
     Ctrl-C with 130 (`experiments.stopping`). Each of these ends a sweep (`-m`), too, and the same command goes on.
 
@@ -54,14 +53,18 @@ def hydra_script(
         agent: of `SELECTED_BY`, the one that the script is of, whatever is given.
     """
 
+    command: list[str] = []
+
     @functools.wraps(job)
     def task(tree: DictConfig) -> None:
+        sys.argv = command  # which a run records
         set_up_logging()  # here, as hydra has just reset it
         try:
             if agent is not None:
                 OmegaConf.update(tree, *SELECTED_BY[agent])
             config = parse_config(tree, model_exists=model_exists)
             warn_of_replaced_keys(config.section, HydraConfig.get().overrides.task)
+            warn_of_shipped_value(config.rl.max_episode_steps)
             job(config)
         except user_errors() as error:
             end(str(error))
@@ -74,17 +77,23 @@ def hydra_script(
         ignore_empty_storage()
         try:
             listen_for_stop(leave_after_s=UNWIND_S)
-            hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="base")(task)()
+            command[:] = sys.argv
+            folder, name, sys.argv[1:] = primary_configuration(command[1:])
+            hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
+        except UserError as error:
+            sys.exit(fail(str(error)))
         except (HydraException, OmegaConfBaseException) as error:
             sys.exit(fail(explain_override(error)))
         except SweepJobFailed as error:
             sys.exit(fail(str(error)))
         except BaseException as error:
             stopped = stop_behind(error)
-            if stopped is None:
-                raise
-            logger.warning("%s", stopped)
-            sys.exit(stopped.status)
+            if stopped is not None:
+                logger.warning("%s", stopped)
+                sys.exit(stopped.status)
+            if unreadable := explain_unreadable(error, sys.argv[1:]):  # some are hydra's ValueErrors
+                sys.exit(fail(unreadable))
+            raise
         finally:
             stop_listening()
 
@@ -101,8 +110,8 @@ def compose_experiment(overlays: str, overrides: Sequence[str]) -> DictConfig:
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             return hydra.compose("base", overrides=[f"experiment=[{overlays.strip('[]')}]", *overrides])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain_override(error)) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(explain_override(error, overrides)) from error
 
 
 def ignore_empty_storage() -> None:
@@ -143,14 +152,30 @@ def warn_of_replaced_keys(section: str, overrides: Sequence[str]) -> None:
             logger.warning("%s=%s has no effect on the agent %s, which reads %s", key, values[key], section, own)
 
 
+def warn_of_shipped_value(max_episode_steps: int | None) -> None:
+    """Say what a key does that old configurations carry along without effect."""
+    if max_episode_steps == 3:
+        logger.warning(
+            "rl_script_args.max_episode_steps=3: episodes end after 3 steps. In the configurations of GLAM's release "
+            "this value has no effect: set it to null for the level's own limit"
+        )
+
+
 def fail(message: str) -> int:
     """Print `message` as an error and return the exit status for bad input."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     return 2
 
 
-def explain_override(error: Exception) -> str:
-    """One line for an override or group that hydra does not know, with the nearest known names."""
+def explain_override(error: Exception, arguments: Sequence[str] | None = None) -> str:
+    """One line for an override that hydra cannot read, and for an override or group that it does not know.
+
+    Args:
+        arguments: the overrides; None for those of the command line.
+    """
+    unreadable = explain_unreadable(error, sys.argv[1:] if arguments is None else arguments)
+    if unreadable is not None:
+        return unreadable
     text = str(error)
     if re.search("'hydra/launcher/submitit_(slurm|local)'", text):
         return "hydra/launcher: submitit is not installed, pip install -e '.[cluster]'"
@@ -171,8 +196,6 @@ def explain_override(error: Exception) -> str:
             near = [last[n] for n in difflib.get_close_matches(key[1].rsplit(".", 1)[-1], last, n=2, cutoff=0.6)]
         hint = f"did you mean {' or '.join(near)}?" if near else "configs/base.yaml lists every key"
         return f"{key[1]} is not a known key: {hint}"
-    if "Error parsing override" in text or "LexerNoViableAlt" in text:
-        text += " (quote a value with special characters inside the argument: 'key=\"~/folder\"')"
     return " ".join(text.split())
 
 
@@ -184,6 +207,6 @@ def known_keys() -> list[str]:
             return [prefix]
         return [name for key, child in node.items() for name in walk(child, f"{prefix}.{key}" if prefix else str(key))]
 
-    tree = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "base.yaml"))
+    tree = OmegaConf.to_container(OmegaConf.load(BASE))
     assert isinstance(tree, dict)
     return walk({k: tree[k] for k in ("lamorel_args", "rl_script_args")}, "")

@@ -80,7 +80,7 @@ def players(rl: RLScriptArgs) -> Iterator[tuple[RLScriptArgs, BaseAgent]]:
     known = [name.replace(" ", "_") for name in FRENCH_ACTIONS]
     ours = dataclasses.replace(
         rl, prompter="glam", action_space=known, modified_action_space=False, num_dists=8, max_episode_steps=STEPS,
-        number_envs=EPISODES, vector_backend="sync",
+        number_envs=EPISODES, vector_backend="sync", environment_options={},
     )  # fmt: skip
     levels = {level_class: level for level, (level_class, _) in LEVELS.items()}  # without those that differ in options
     for language in ("english", "french"):

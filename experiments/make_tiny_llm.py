@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from experiments.atomic_files import sync_folder
 from experiments.configuration import Config
 from experiments.device import check_gpu
-from experiments.environments import check_environment, is_minigrid
+from experiments.environments import bot_can_play, check_environment
 from experiments.errors import UserError
 from experiments.experiment_paths import make_writable_folder
 from experiments.hydra_script import hydra_script
@@ -31,7 +31,7 @@ def make_tiny_llm(config: Config) -> None:
     """Build, warm-start and save the model; an existing folder is replaced only when the new model is complete."""
     rl, tiny = config.rl, config.rl.tiny_llm
     check_environment(rl)
-    if tiny.clone_steps > 0 and not is_minigrid(rl.name_environment):
+    if tiny.clone_steps > 0 and not bot_can_play(rl):
         raise UserError(
             f"rl_script_args.tiny_llm.clone_steps={tiny.clone_steps}: the bot to imitate plays BabyAI's levels only, "
             f"set it to 0 for {rl.name_environment}"
@@ -52,6 +52,7 @@ def make_tiny_llm(config: Config) -> None:
         pairs = ", ".join(f"{name} with {kind}" for name, kind in ARCHITECTURES.items())
         raise UserError(f"rl_script_args.tiny_llm.architecture={tiny.architecture}: model_type must fit, give {pairs}")
     seed_everything(rl)
+    demonstrations = bot_demonstrations(rl, tiny.clone_episodes) if tiny.clone_steps > 0 else []
     folder = target.with_name(f".{target.name}.new")
     shutil.rmtree(folder, ignore_errors=True)
     texts = written_texts(rl, tiny.vocabulary_episodes) if rl.prompter == "environment" else None
@@ -59,8 +60,7 @@ def make_tiny_llm(config: Config) -> None:
         folder, tiny.architecture, d_model=tiny.d_model, layers=tiny.layers, heads=tiny.heads,
         init_scale=tiny.init_scale, seed=rl.seed, tokenizer=word_level_tokenizer(texts),
     )  # fmt: skip
-    if tiny.clone_steps > 0:
-        demonstrations = bot_demonstrations(rl, tiny.clone_episodes)
+    if demonstrations:
         tree = OmegaConf.merge(config.lamorel_tree, {"llm_args": {"model_path": str(folder)}})
         with Caller(tree, custom_updater=CloningUpdater(tiny.clone_lr)) as caller:
             losses = clone(

@@ -14,17 +14,23 @@ class OtherGoal(gym.Wrapper):
     """Replaces the first object that the mission names by another object of the room; reward and end stay as they are.
 
     The other object differs in colour or type; of several the first in reading order of the grid is taken. A mission
-    without an object phrase, or a room without another object, is left as it is.
+    without an object phrase, or a room without another object, is left as it is. `info["other_goal"]` is whether the
+    mission was replaced.
     """
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(**kwargs)
         self.shown_mission = other_mission(observation["mission"], _objects(self.env.unwrapped))
-        return {**observation, "mission": self.shown_mission}, info
+        return self._shown(observation, info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return {**observation, "mission": self.shown_mission}, reward, terminated, truncated, info
+        observation, info = self._shown(observation, info)
+        return observation, reward, terminated, truncated, info
+
+    def _shown(self, observation: Any, info: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        other = self.shown_mission != observation["mission"]
+        return {**observation, "mission": self.shown_mission}, {**info, "other_goal": other}
 
 
 def other_mission(mission: str, objects: list[tuple[str, str]]) -> str:

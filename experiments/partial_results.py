@@ -21,6 +21,7 @@ OF_RESULTS = {
     f"rl_script_args.{key}" for key in ("num_steps", "number_episodes", "return_discount", "stop_rule", "zero_shot")
 }
 FREE = tuple(set(FREE_ON_RESUME) - OF_RESULTS)
+FORMAT = 2  # of the stored content; content in another format is not resumed
 
 
 class PartialResults:
@@ -71,7 +72,7 @@ def source_of(config: Config, paths: ExperimentPaths, agent: str, update: int | 
         agent, update: how tables name it, and the update of its checkpoint, if it comes from one.
     """
     settings = {key: value for key, value in flatten(config.resolved).items() if not is_or_begins(key, FREE)}
-    return {"agent": agent, "weights": _weights(config, paths, update), **settings}
+    return {"agent": agent, "weights": _weights(config, paths, update), "format": FORMAT, **settings}
 
 
 def _weights(config: Config, paths: ExperimentPaths, update: int | None) -> Any:

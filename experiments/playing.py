@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from experiments.configuration import RLScriptArgs
 from experiments.environments import episode_seed, make_envs, mission, missions, split_infos, split_observations
 from experiments.episodes import Episode, EpisodeCounter, action_durations, sample_actions
 from experiments.other_goal import OtherGoal
-from experiments.prompters import TextState, make_prompters
+from experiments.prompters import TextState, make_prompters, shown_action_names
 from experiments.prompters.stepping import advance_prompters, start_prompters
 from experiments.stopping import Stopped, stop_signal
 from experiments.substitutions import NO_MODIFICATION, OTHER_GOAL, rewording
@@ -55,6 +56,8 @@ class EpisodeResult(NamedTuple):
     frames: int
     discounted_return: float  # by rl_script_args.return_discount per primitive step
     primitive_steps: int
+    gave_up: bool  # the bot could not plan any further, which ended the episode
+    changed_prompts: int  # decisions for which the test changed what the agent reads
     transitions: list[Transition]
     end: View | None = None  # the state in which it ended; kept with the transitions
 
@@ -69,15 +72,23 @@ class Slot:
     mission: str = ""
     transitions: list[Transition] = field(default_factory=list)
     frames: int = 0
+    changed_prompts: int = 0
 
     def next_episode(self, seed: int, mission: str) -> None:
         """Take up the next episode; its actions have a random stream of their own, (seed, episode)."""
         self.episode = next(self.waiting, None)
         self.mission = mission
         self.transitions = []
-        self.frames = 0
+        self.frames = self.changed_prompts = 0
         if self.episode is not None:
             self.generator = np.random.default_rng([seed, self.episode])
+
+    def add(self, step: Transition, changed: bool, *, keep: bool) -> None:
+        """Count a decision; `keep` it in the transitions."""
+        self.frames += 1
+        self.changed_prompts += changed
+        if keep:
+            self.transitions.append(step)
 
 
 def play_episodes(
@@ -143,6 +154,8 @@ class Player:
         self.with_transitions, self.render = with_transitions, render
         self.wrappers = [w for w in (agent.env_wrapper, OtherGoal if test == OTHER_GOAL else None, wrapper) if w]
         self.reword = rewording(test, rl.language)
+        named_as_trained = shown_action_names(dataclasses.replace(rl, modified_action_space=False))
+        self.renamed = shown_action_names(rl) != named_as_trained and not rl.symbolic_ppo
 
     def play(
         self, slots: Sequence[Slot], seeds: Sequence[int], episode_seeds: Sequence[Sequence[int]] | None
@@ -155,7 +168,7 @@ class Player:
         rl, count = self.rl, len(slots)
         envs = make_envs(rl, seeds=seeds, episode_seeds=episode_seeds, wrapper=self._wrap, render=self.render)
         with closing(envs):
-            prompters = make_prompters(rl, self.test)[:count]
+            prompters = make_prompters(rl)[:count]
             counter = EpisodeCounter.empty(count, rl.return_discount)
             observations, infos = envs.reset()
             states = start_prompters(prompters, observations, infos)
@@ -165,6 +178,7 @@ class Player:
                 if (signal := stop_signal()) is not None:  # here, as no message to another process is under way
                     raise Stopped(f"stopped by {signal}: the same command goes on")
                 views = self._views(states, observations, infos, slots, active)
+                changed = [self._changed(view, states[view.environment]) for view in views]
                 policy = self.agent.decide(views)
                 uniforms = np.array([slots[i].generator.random() for i in active])
                 actions = np.zeros(count, dtype=int)  # environments that are done keep stepping, unseen
@@ -173,18 +187,18 @@ class Player:
                 observations, rewards, terminated, truncated, infos = envs.step(sent)
                 ended = terminated | truncated
                 states, reached = advance_prompters(prompters, actions, observations, ended, infos)
-                for row, i in enumerate(active):
-                    slots[i].frames += 1
-                    if self.with_transitions:
+                for row, view in enumerate(views):
+                    if not view.info.get("gave_up"):  # else the bot gave up at the reset, and nothing was played
                         value = None if policy.values is None else float(policy.values[row])
-                        slots[i].transitions.append(
-                            Transition(views[row], int(actions[i]), policy.log_probs[row], value, float(rewards[i]))
-                        )
+                        i = view.environment
+                        step = Transition(view, int(actions[i]), policy.log_probs[row], value, float(rewards[i]))
+                        slots[i].add(step, changed[row], keep=self.with_transitions)
                 goals = missions(observations, count)
                 durations = action_durations(infos, ended)
+                shown = {view.environment: view for view in views}
                 for i, episode in counter.step(rewards, terminated, truncated, durations).items():
-                    if slots[i].episode is not None:
-                        yield self._result(slots[i], seeds[i], episode, self._end(reached, infos, i))
+                    if i in shown:
+                        yield self._result(slots[i], seeds[i], episode, self._end(shown[i], reached[i], infos))
                         slots[i].next_episode(rl.seed, goals[i])
 
     def _wrap(self, env: gym.Env) -> gym.Env:
@@ -202,19 +216,38 @@ class Player:
     ) -> list[View]:
         count = len(states)
         seen, rows = split_observations(observations, count), split_infos(infos, count)
-        return [
-            View(states[i], self.reword(mission(seen[i])), seen[i], rows[i], i, slots[i].frames == 0) for i in active
-        ]
+        return [self._view(states[i], seen[i], rows[i], i, slots[i].frames == 0) for i in active]
 
-    def _end(self, reached: list[TextState], infos: dict[str, Any], i: int) -> View | None:
-        """What environment i showed when its episode ended."""
-        if not self.with_transitions:
-            return None
-        last = infos["final_obs"][i]
-        info = split_infos(infos["final_info"], len(reached))[i]
-        return View(reached[i], self.reword(mission(last)), last, info, i, False)
+    def _view(self, text: TextState, observation: Any, info: dict[str, Any], i: int, first: bool) -> View:
+        worded = text._replace(prompt=self.reword(text.prompt))
+        return View(worded, self.reword(mission(observation)), observation, info, i, first)
 
-    def _result(self, slot: Slot, stream_seed: int, episode: Episode, end: View | None) -> EpisodeResult:
+    def _changed(self, view: View, text: TextState) -> bool:
+        """Whether the test changes what the agent reads in a state: the prompt, or for Symbolic-PPO the mission.
+
+        Args:
+            text: the state without word substitutions.
+        """
+        if self.test == NO_MODIFICATION:
+            return self.renamed
+        if self.test == OTHER_GOAL:
+            return bool(view.info["other_goal"]) and self.rl.prompter != "environment"
+        if self.rl.symbolic_ppo:
+            return view.mission != mission(view.observation)
+        return view.text != text
+
+    def _end(self, before: View, reached: TextState, infos: dict[str, Any]) -> View:
+        """The last view of an episode.
+
+        Args:
+            before: the view of the last decision.
+        """
+        i = before.environment
+        if before.info.get("gave_up"):
+            return before
+        return self._view(reached, infos["final_obs"][i], split_infos(infos["final_info"], i + 1)[i], i, False)
+
+    def _result(self, slot: Slot, stream_seed: int, episode: Episode, end: View) -> EpisodeResult:
         assert slot.episode is not None
         seed = stream_seed if self.rl.stop_rule == "first_n" else episode_seed(self.rl.seed, slot.episode)
         return EpisodeResult(
@@ -222,7 +255,9 @@ class Player:
             seed=seed,
             mission=slot.mission,
             task=task_of(slot.mission) if slot.mission else "",
-            **episode._asdict(),
+            **episode._replace(frames=slot.frames)._asdict(),
+            gave_up=bool(end.info.get("gave_up")),
+            changed_prompts=slot.changed_prompts,
             transitions=slot.transitions,
-            end=end,
+            end=end if self.with_transitions else None,
         )

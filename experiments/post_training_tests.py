@@ -24,7 +24,7 @@ from experiments.checkpoint import check_same_settings
 from experiments.configuration import Config
 from experiments.environments import keeping_failures
 from experiments.errors import UserError
-from experiments.evaluation import evaluate, result_line, write_results
+from experiments.evaluation import evaluate, remarks, result_line, write_results
 from experiments.experiment_paths import ExperimentPaths, test_file_stem
 from experiments.folder_lock import FolderLock
 from experiments.hydra_script import hydra_script
@@ -95,14 +95,15 @@ def run_tests(config: Config) -> None:
         with closing(agent), finishing_steps():
             if export:
                 partial = PartialResults(folder, export_prefix(config.agent), source)
-                files = export_trajectories(config.rl, agent, folder, facts, partial)
-                logger.info("%d transitions in %d files of %s", config.rl.num_steps, len(files), folder)
+                export_trajectories(config.rl, agent, folder, facts, partial)
                 partial.remove()
             partials = {t: PartialResults(folder / "episodes", test_file_stem(config, t), source) for t in tests}
             for test, partial in partials.items():
                 episodes = evaluate(config.rl, agent, test, partial)
                 write_results(folder, test_file_stem(config, test), episodes, {**facts, "test": test})
                 logger.info("%s: %s", test, result_line(episodes))
+                for remark in remarks(config.rl, test, episodes):
+                    logger.warning("%s: %s", test, remark)
             for partial in partials.values():  # once all are over: until then the same command has them to go on from
                 partial.remove()
 

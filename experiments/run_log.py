@@ -5,9 +5,7 @@ Every file can be cut back to an update, so that a resumed run leaves the files 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Sequence
@@ -18,8 +16,9 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from experiments.atomic_files import append, write_atomically
+from experiments.atomic_files import write_atomically
 from experiments.configuration import Config
+from experiments.csv_log import CsvLog
 from experiments.episodes import Episode
 from experiments.errors import UserError
 from experiments.provenance import provenance
@@ -93,33 +92,6 @@ def saved_update(folder: Path) -> int:
         return 0
 
 
-class CsvLog:
-    """A csv file whose first column is the update; rows are flushed as they come."""
-
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self.path = path
-        self.columns = list(columns)
-
-    def cut_back(self, update: int) -> int:
-        """Keep the rows of the updates up to `update`; a row torn by a kill goes too. Returns how many are kept."""
-        kept = [self.columns]
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))[1:]
-            kept += [row for row in rows if len(row) == len(self.columns) and int(row[0]) <= update]
-        write_atomically(self.path, "".join(_csv_line(row) for row in kept))
-        return len(kept) - 1
-
-    def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        append(self.path, "".join(_csv_line([row[name] for name in self.columns]) for row in rows))
-
-
-def _csv_line(values: Sequence[Any]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(values)
-    return buffer.getvalue()
-
-
 class RunLog:
     """All that a training run records in `logs/ID`.
 
@@ -134,7 +106,8 @@ class RunLog:
         self.folder = folder
         self.log = CsvLog(folder / "log.csv", COLUMNS)
         self.probe_actions = list(probe_actions)
-        self.distrib = CsvLog(folder / "distrib.csv", ["update", "frames", "prompt", *self.probe_actions])
+        columns = ["update", "frames", "prompt", *self.probe_actions]
+        self.distrib = CsvLog(folder / "distrib.csv", columns, key=("update", "prompt"))
         self.events: Any = None
         self.wandb: Any = None
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from experiments.atomic_files import make_folder, write_atomically
 from experiments.configuration import Config
 from experiments.errors import UserError
-from experiments.evaluation import result_line
+from experiments.evaluation import remarks, result_line
 from experiments.experiment_paths import ExperimentPaths, page_stem
 from experiments.hydra_script import hydra_script
 from experiments.playing import play_episodes
@@ -52,10 +52,13 @@ def show_episodes(config: Config) -> None:
             )
             path = page_path(config, paths, test)
             make_folder(path.parent)
-            facts = page_facts(config, paths, test, update)
+            found = remarks(rl, test, episodes)
+            facts = page_facts(config, paths, test, update) | ({"note": "; ".join(found)} if found else {})
             title = f"{facts['agent']} on {facts['level']}"
             write_atomically(path, render_page(page_data(episodes, title=title, language=rl.language, facts=facts)))
             logger.info("%s: %s: %s", test, result_line(episodes), path)
+            for remark in found:
+                logger.warning("%s: %s", test, remark)
 
 
 def page_path(config: Config, paths: ExperimentPaths, test: str) -> Path:

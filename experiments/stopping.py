@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from lamorel.distributed.children import ignore_signal
+
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -55,7 +57,7 @@ class _State:
 def listen_for_stop(*, leave_after_s: float | None = None) -> None:
     """From here on these signals end this script by `Stopped` instead of killing it; for the main thread.
 
-    Those that whoever started this process has it ignore stay ignored: an LLM process is ended by its launcher.
+    Signals that this process ignores already stay ignored: an LLM process is ended by its launcher.
 
     Args:
         leave_after_s: leave the process so many seconds after a `Stopped` that a signal raised, whoever caught it: it
@@ -63,7 +65,7 @@ def listen_for_stop(*, leave_after_s: float | None = None) -> None:
     """
     _State.ending, _State.raised, _State.signal, _State.leave_after_s = False, None, None, leave_after_s
     for number in (*SIGNALS, signal.SIGINT):
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        if signal.getsignal(number) not in (signal.SIG_IGN, ignore_signal):
             signal.signal(number, _on_signal)
     if sys.unraisablehook is not _on_unraisable:
         _State.other_hook, sys.unraisablehook = sys.unraisablehook, _on_unraisable

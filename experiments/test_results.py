@@ -6,8 +6,9 @@
         --output storage/results --strict
 
 Without --tables and --figures everything is made that the runs have something for. What is missing (globs and seeds
-without a run, runs without curve or tests, truncated files, cells without a result) is named on stderr and in
-missing.md. SIGTERM and SIGUSR1 end it with status 75, Ctrl-C with 130; every file is then whole, old or new.
+without a run, runs without curve or tests, cells without a result) or spoilt (truncated files, repeated rows, numbers
+that are not finite) is named on stderr and in missing.md. SIGTERM and SIGUSR1 end it with status 75, Ctrl-C with 130;
+every file is then whole, old or new.
 """
 
 from __future__ import annotations

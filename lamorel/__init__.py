@@ -6,6 +6,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lamorel.distributed.children import let_children_be_stopped
+
 if TYPE_CHECKING:
     from lamorel.caller import Caller
     from lamorel.distributed.joining import lamorel_init
@@ -24,6 +26,9 @@ _HOME = {
     "is_llm_process": "lamorel.distributed.launched",
     "lamorel_init": "lamorel.distributed.joining",
 }
+
+
+let_children_be_stopped()  # now, as a script may start some before it uses any of these names
 
 
 def __getattr__(name: str) -> Any:

@@ -4,10 +4,11 @@ import logging
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lamorel.config import LamorelConfig, LamorelConfigError, parse_config
@@ -19,6 +20,8 @@ from lamorel.initializer import BaseModelInitializer, SequentialInitializer
 from lamorel.module_function import BaseModuleFunction
 from lamorel.updater import BaseUpdater
 from lamorel.worker import Worker
+
+logger = logging.getLogger(__name__)
 
 
 class Caller:
@@ -50,6 +53,9 @@ class Caller:
         parsed = parse_config(config)
         logging.getLogger("lamorel").setLevel(parsed.log_level.upper())
         _check_llm_is_wanted(parsed)
+        if parsed.updater_args:
+            names = ", ".join(map(str, parsed.updater_args))
+            logger.warning("lamorel_args.updater_args is ignored: give %s to the constructor of your updater", names)
         initializer = custom_model_initializer
         if isinstance(initializer, Sequence):
             initializer = SequentialInitializer(initializer)
@@ -68,6 +74,7 @@ class Caller:
             # Other RL processes may go on for long.
             at_exit = partial(worker.close, wait=world.n_rl == 1)
         self._worker: Worker | Client | None = worker
+        self._has_updater = custom_updater is not None
         # When this Caller is collected, or at interpreter exit.
         self._finalizer = weakref.finalize(self, at_exit)
 
@@ -81,8 +88,8 @@ class Caller:
         """Log-likelihood of every candidate after its context.
 
         Args:
-            contexts: C texts.
-            candidates: per context its K_c >= 1 candidates.
+            contexts: C texts, in a list or a numpy array.
+            candidates: per context its K_c >= 0 candidates, likewise; `[]` gives no context any.
             additional_module_function_keys: functions (and built-in keys) to run as well.
             **kwargs: handed to those functions.
 
@@ -111,9 +118,32 @@ class Caller:
         """Continues each context; per context a list of dicts, see `lamorel.generation.generate`."""
         return self._open.generate(contexts, return_logprobs, hf_generate_kwargs)
 
-    def update(self, contexts: Sequence[str], candidates: Sequence[list[str]], **kwargs: Any) -> list[Any]:
-        """Runs the updater; a list with what `perform_update` returned in each LLM process."""
-        return self._open.update(contexts, candidates, kwargs)
+    def update(
+        self, contexts: Sequence[str | None], candidates: Sequence[Sequence[str | None]] | None, **kwargs: Any
+    ) -> Any:
+        """Runs the updater.
+
+        Args:
+            contexts: C texts, divided among the LLM processes. Texts that are empty or None make a control message:
+                each LLM process gets as many as the others, one of them where there are as many as LLM processes.
+            candidates: per context its candidates; None is handed on as None.
+            **kwargs: handed to `perform_update`, whole.
+
+        Returns:
+            A list with what `perform_update` returned in each LLM process that had a share. Without an updater, None,
+            after a warning.
+        """
+        worker = self._open
+        if not self._has_updater:
+            warnings.warn("update does nothing without an updater: Caller(config, custom_updater=...)", stacklevel=2)
+            return None
+        contexts = _plain(contexts)
+        groups = None
+        if candidates is not None:
+            groups = [_plain(group) for group in candidates] or [[] for _ in contexts]
+        if groups is not None and len(groups) != len(contexts):
+            raise ValueError(f"update: {len(contexts)} contexts, but {len(groups)} lists of candidates")
+        return worker.update(contexts, groups, kwargs)
 
     def save(self, folder: str | Path, merge_adapters: bool = False) -> None:
         """Writes model, tokenizer, heads and optimizer into `folder`; see `lamorel.checkpoint`.
@@ -127,6 +157,13 @@ class Caller:
     def load(self, folder: str | Path) -> None:
         """Restores what `save` wrote into the live model, in place; see `lamorel.checkpoint`."""
         self._open.load(folder)
+
+    @cached_property
+    def accelerator(self) -> Any:
+        """An `accelerate.Accelerator`, for its view of the launched processes."""
+        from accelerate import Accelerator
+
+        return Accelerator()
 
     def close(self) -> None:
         """Lets go of the model, or ends the LLM processes; returns when that is done. Closing twice is allowed.
@@ -155,6 +192,11 @@ class Caller:
         if self._worker is None:
             raise RuntimeError("this Caller is closed")
         return self._worker
+
+
+def _plain(values: Sequence[Any]) -> list[Any]:
+    """A sequence or numpy array as a list."""
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
 def _check_llm_is_wanted(config: LamorelConfig) -> None:

@@ -45,7 +45,7 @@ class SetupArgs:
 class AccelerateArgs:
     """Arguments of the launcher. `flags` holds every further accelerate-launch flag, by name."""
 
-    config_file: str | None = None  # relative to the working folder; may be missing
+    config_file: str | None = None  # relative to the working folder, else to that of the configuration; may be missing
     machine_rank: int = _at_least(0, 0)
     num_machines: int = _at_least(1, 1)
     main_process_ip: str | None = None
@@ -105,6 +105,7 @@ class LamorelConfig:
     log_level: str = _one_of("info", "debug", "info", "warning", "error", "critical")
     allow_subgraph_use_whith_gradient: bool = True  # upstream's spelling; DDP's find_unused_parameters
     gloo_timeout: int = _at_least(1, 1800)  # seconds
+    updater_args: dict[str, Any] | None = None  # a key of old configurations; updaters are instances
     distributed_setup_args: SetupArgs = field(default_factory=SetupArgs)
     accelerate_args: AccelerateArgs = field(default_factory=AccelerateArgs)
     llm_args: LLMArgs = field(default_factory=LLMArgs)
@@ -121,7 +122,7 @@ def parse_config(config: Any) -> LamorelConfig:
     """
     if isinstance(config, LamorelConfig):
         return config
-    parsed = _build(LamorelConfig, _to_plain(config), "lamorel_args")
+    parsed = _build(LamorelConfig, plain_args(config), "lamorel_args")
     if parsed.distributed_setup_args.n_llm_processes > 0:
         _check_model_path(parsed.llm_args.model_path)
     if parsed.llm_args.load_in_4bit and parsed.llm_args.load_in_8bit:
@@ -129,17 +130,28 @@ def parse_config(config: Any) -> LamorelConfig:
     return parsed
 
 
-def _to_plain(config: Any) -> Any:
-    """Resolved plain containers of an omegaconf node; anything else unchanged."""
+def plain_args(config: Any) -> Any:
+    """Resolved plain containers of an omegaconf node; anything else unchanged.
+
+    Raises:
+        LamorelConfigError: a value is missing (`???`) or cannot be resolved.
+    """
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     if not isinstance(config, DictConfig):
         return config
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        # num_processes is n_rl_processes + n_llm_processes, whatever is given.
+        missing = {key.removeprefix("lamorel_args.") for key in OmegaConf.missing_keys(config)}
+        missing.discard("accelerate_args.num_processes")
+        if missing:
+            key = f"lamorel_args.{min(missing)}"
+            unless = ", or n_llm_processes=0 where none is used" if key == f"{LLM_KEY}.model_path" else ""
+            raise LamorelConfigError(f"{key} is required: give it{unless}")
+        return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise LamorelConfigError(f"lamorel_args: {error}") from error
+        raise LamorelConfigError(f"lamorel_args: {' '.join(str(error).split())}") from error
 
 
 def _build(cls: type, given: Any, path: str) -> Any:
@@ -183,7 +195,8 @@ def _check(value: Any, hint: Any, path: str) -> Any:
             if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
                 return tuple(value)
         elif typing.get_origin(option) is dict:
-            return dict(value)
+            if isinstance(value, Mapping):
+                return dict(value)
         elif isinstance(value, option) and (option is bool or not isinstance(value, bool)):
             return value
     names = " or ".join(_type_name(option) for option in options)

@@ -1,17 +1,21 @@
 """Free generation. Log-probabilities come from the same forwards as scores, so that the two agree."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig
 
 from lamorel.forwards import base_model
-from lamorel.llm import LLMModule
 from lamorel.loading import quiet
 from lamorel.padding import pad
-from lamorel.tokenization import TokenIds, check_inputs
+from lamorel.tokenization import TokenIds, read_inputs
+
+if TYPE_CHECKING:
+    from lamorel.llm import LLMModule
 
 
 @torch.no_grad()
@@ -27,11 +31,12 @@ def generate(
             generation_config). They go before the given generation_config, and that before the model's own.
 
     Returns:
-        Per context a list of dicts, best beam first: `text` (without special tokens), `tokens` (ids up to and with
-        the end-of-sequence token), the probability of the text (float) and of its tokens (fp32, per token) under the
-        model itself, before temperature and other warping; `beam_score` where beams were used.
+        Per context a list of dicts, best beam first: `text` (without special tokens), `tokens` ((n,) int64 ids up to
+        and with the end-of-sequence token), the probability of the text (() fp32) and of its tokens ((n,) fp32) under
+        the model itself, before temperature and other warping; `beam_score` (float) where beams were used. Tensors
+        are on the CPU.
     """
-    check_inputs(contexts, None)
+    contexts, _ = read_inputs(contexts, None)
     context_ids = llm.encoder.contexts(contexts)
     config, arguments = _resolve(llm, options)
     sequences_each = config.num_return_sequences or 1
@@ -121,8 +126,9 @@ def _logprobs(
 
 
 def _describe(llm: LLMModule, ids: TokenIds, logprobs: torch.Tensor, return_logprobs: bool) -> dict[str, Any]:
-    entry = {"text": llm.encoder.tokenizer.decode(ids, skip_special_tokens=True), "tokens": list(ids)}
+    tokens = torch.tensor(ids, dtype=torch.int64)
+    entry = {"text": llm.encoder.tokenizer.decode(ids, skip_special_tokens=True), "tokens": tokens}
     total = logprobs.sum()
     if return_logprobs:
-        return entry | {"text_logprob": total.item(), "tokens_logprob": logprobs}
-    return entry | {"text_probability": total.exp().item(), "tokens_probability": logprobs.exp()}
+        return entry | {"text_logprob": total, "tokens_logprob": logprobs}
+    return entry | {"text_probability": total.exp(), "tokens_probability": logprobs.exp()}

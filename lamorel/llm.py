@@ -10,11 +10,13 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from lamorel.config import LLMArgs
-from lamorel.forwards import Forwards, View
+from lamorel.forwards import Forwards, View, base_model
+from lamorel.generation import generate
 from lamorel.heads import Kind, run_functions
 from lamorel.module_function import BaseModuleFunction
+from lamorel.placement import input_device
 from lamorel.scoring import TokenScores, per_candidate
-from lamorel.tokenization import TextEncoder, TokenIds, check_inputs
+from lamorel.tokenization import TextEncoder, TokenIds, read_inputs
 from lamorel.update_chunks import gpu_memory, tokens_that_fit
 from lamorel.ways import Shared, Ways
 
@@ -39,6 +41,9 @@ class LLMModule(torch.nn.Module):
     """A Hugging Face model and the user's module functions. Always in eval mode: dropout is never active.
 
     State-dict keys begin with `_LLM_model.` and `_module_functions.`.
+
+    Attributes:
+        model_type: `llm_args.model_type`, seq2seq or causal.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class LLMModule(torch.nn.Module):
         self._LLM_model = model
         self._module_functions = torch.nn.ModuleDict(functions)
         self.encoder = encoder
+        self.model_type = args.model_type
         self._args = args
         self._ways: Ways | None = None
         self._keeps = True  # what calls without gradient have in common, from one to the next
@@ -65,7 +71,6 @@ class LLMModule(torch.nn.Module):
         module_function_keys: Sequence[str],
         contexts: Sequence[str],
         candidates: Sequence[Sequence[str]] | None = None,
-        *,
         require_grad: bool = False,
         minibatch_size: int | None = None,
         **kwargs: Any,
@@ -76,7 +81,7 @@ class LLMModule(torch.nn.Module):
             module_function_keys: names of functions, and of `__score` (sum of log-probabilities of a candidate's
                 tokens), `__tokens` (their number) and `__logits` (sum of their raw logits).
             contexts: C texts.
-            candidates: per context its K_c candidates; None runs functions on the root position alone.
+            candidates: per context its K_c >= 0 candidates; None runs functions on the root position alone.
             require_grad: keep the graph.
             minibatch_size: rows of any one forward; None takes `llm_args.minibatch_size`.
             **kwargs: handed to every module function.
@@ -84,18 +89,51 @@ class LLMModule(torch.nn.Module):
         Returns:
             Per context a dict with each key: K_c rows; one row for a `context_only` function, or without candidates.
         """
-        check_inputs(contexts, candidates)
+        contexts, candidates = read_inputs(contexts, candidates)
         self._check_keys(module_function_keys, candidates)
         context_ids = self.encoder.contexts(contexts)
-        candidate_ids = None if candidates is None else self.encoder.candidates(candidates)
+        candidate_ids = None
+        if candidates is not None:  # an empty candidate runs where there is none, and its rows are dropped
+            candidate_ids = self.encoder.candidates([group or [""] for group in candidates])
         self.forwards.check_lengths(context_ids, candidate_ids)
         rows = self._rows(minibatch_size)
         with torch.set_grad_enabled(require_grad):
-            return self._run(module_function_keys, context_ids, candidate_ids, rows, kwargs)
+            results = self._run(module_function_keys, context_ids, candidate_ids, rows, kwargs)
+        for i, group in enumerate(candidates or []):
+            if not group:
+                dropped = {key: value[:0] for key, value in results[i].items() if not self._is_context_only(key)}
+                results[i] = {**results[i], **dropped}
+        return results
 
-    def chunks(self, contexts: Sequence[str], candidates: Sequence[Sequence[str]], tokens: int) -> list[list[int]]:
+    def generate(
+        self, contexts: Sequence[str], return_logprobs: bool = False, **hf_generate_kwargs: Any
+    ) -> list[list[dict[str, Any]]]:
+        """Continues each context; see `lamorel.generation.generate`."""
+        return generate(self, contexts, return_logprobs=return_logprobs, options=hf_generate_kwargs)
+
+    def get_model_config(self) -> Any:
+        """The Hugging Face configuration of the model."""
+        return base_model(self._LLM_model).config
+
+    @property
+    def _LLM_tokenizer(self) -> Any:  # noqa: N802 (the original's name)
+        return self.encoder.tokenizer
+
+    @property
+    def pad_token(self) -> int:
+        """Id that contexts are padded with."""
+        return self.encoder.pad_id
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go and outputs come back."""
+        return input_device(self._LLM_model)
+
+    def chunks(
+        self, contexts: Sequence[str], candidates: Sequence[Sequence[str]] | None, tokens: int
+    ) -> list[list[int]]:
         """Indices of contexts of similar length, in groups of about `tokens` tokens, their candidates included."""
-        ids = self.encoder.candidates(candidates)
+        ids = None if candidates is None else self.encoder.candidates(candidates)
         return self.ways.chunks(self.encoder.contexts(contexts), ids, tokens=tokens, rows=max(1, len(contexts)))
 
     @property
@@ -198,6 +236,9 @@ class LLMModule(torch.nn.Module):
         sizes = [len(group) for group in groups]
         by_key |= run_functions(call.functions, views, sizes=sizes, adapters=self.ways.adapters, kwargs=call.kwargs)
         return [{key: by_key[key][i] for key in call.keys} for i in range(len(contexts))]
+
+    def _is_context_only(self, key: str) -> bool:
+        return key not in BUILTIN_KEYS and bool(self._module_functions[key].context_only)
 
     def _rows(self, minibatch_size: int | None) -> int:
         if minibatch_size is None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from lamorel.config import LLM_KEY
 
 TokenIds = tuple[int, ...]
@@ -54,6 +56,10 @@ class TextEncoder:
         ids = iter(self._encode(flat))
         return [[next(ids) for _ in group] for group in texts]
 
+    def lengths(self, texts: Sequence[str | None]) -> list[int]:
+        """Tokens of each text, without what is put before it; 0 of None."""
+        return [len(ids) for ids in self._encode([text or "" for text in texts])]
+
     def _encode(self, texts: Sequence[str]) -> list[TokenIds]:
         new = list(dict.fromkeys(text for text in texts if text not in self._known))
         if len(self._known) + len(new) > _REMEMBERED:
@@ -71,22 +77,38 @@ def _has_dummy_prefix(tokenizer: Any) -> bool:
     return bool(ids) and tokenizer.convert_ids_to_tokens(ids)[0].startswith(("▁", "Ġ"))
 
 
-def check_inputs(contexts: Sequence[str], candidates: Sequence[Sequence[str]] | None) -> None:
-    """Raises TypeError or ValueError, naming the index, for contexts and candidates that cannot be scored."""
-    _check_texts(contexts, "contexts")
+def read_inputs(
+    contexts: Sequence[str], candidates: Sequence[Sequence[str]] | None
+) -> tuple[list[str], list[list[str]] | None]:
+    """Contexts and candidates as lists, whatever sequences or numpy arrays they come in.
+
+    Args:
+        contexts: C texts.
+        candidates: per context its K_c >= 0 candidates; `[]` leaves every context without any. None stays None.
+
+    Raises:
+        TypeError, ValueError: they cannot be scored; the message names the index.
+    """
+    texts = _read_texts(contexts, "contexts")
     if candidates is None:
-        return
-    if isinstance(candidates, str) or not isinstance(candidates, Sequence) or len(candidates) != len(contexts):
-        raise ValueError(f"expected one list of candidates per context: {len(contexts)} contexts, {candidates!r:.200}")
-    for i, group in enumerate(candidates):
-        _check_texts(group, f"candidates[{i}]")
-        if len(group) == 0:
-            raise ValueError(f"candidates[{i}] is empty: a context needs at least one candidate")
+        return texts, None
+    expected = f"expected one list of candidates per context: {len(texts)} contexts"
+    groups = _as_list(candidates, expected) or [[] for _ in texts]
+    if len(groups) != len(texts):
+        raise ValueError(f"{expected}, got {candidates!r:.200}")
+    return texts, [_read_texts(group, f"candidates[{i}]") for i, group in enumerate(groups)]
 
 
-def _check_texts(texts: Sequence[str], name: str) -> None:
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise TypeError(f"{name}: expected a list of str, got {texts!r:.200}")
-    for i, text in enumerate(texts):
+def _read_texts(texts: Any, name: str) -> list[str]:
+    found = _as_list(texts, f"{name}: expected a list of str")
+    for i, text in enumerate(found):
         if not isinstance(text, str):
             raise TypeError(f"{name}[{i}]: expected a str, got {text!r:.200} ({type(text).__name__})")
+    return found
+
+
+def _as_list(values: Any, expected: str) -> list[Any]:
+    found = values.tolist() if isinstance(values, np.ndarray) else values
+    if isinstance(found, str) or not isinstance(found, Sequence):
+        raise TypeError(f"{expected}, got {values!r:.200}")
+    return list(found)

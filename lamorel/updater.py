@@ -36,18 +36,20 @@ class BaseUpdater(ABC):
     _llm_module: Any = None
     _pending_optimizer_state: dict[str, Any] | None = None
 
+    def set_llm_module(self, llm_module: Any) -> None:
+        """Called once, before `setup`, with what `self._llm_module` is from then on."""
+        self._llm_module = llm_module
+
     def setup(self) -> None:  # noqa: B027 (a hook that need not be used)
         """Called once, when `self._llm_module` is ready and before any update: the place to make an optimizer."""
 
     @abstractmethod
-    def perform_update(
-        self, contexts: list[str], candidates: list[list[str]], _current_batch_ids: list[int], **kwargs: Any
-    ) -> Any:
+    def perform_update(self, contexts: list[str], candidates: Any, _current_batch_ids: list[int], **kwargs: Any) -> Any:
         """One update, with a loss that is a mean over `contexts`.
 
         Args:
             contexts: this process's share of the batch.
-            candidates: per context of the share.
+            candidates: per context of the share a list of texts; None where `Caller.update` was given None.
             _current_batch_ids: positions of the share in the whole batch; `kwargs["x"][_current_batch_ids]` aligns
                 with `contexts`.
             **kwargs: what the caller of `Caller.update` gave, whole.
@@ -61,7 +63,7 @@ class BaseUpdater(ABC):
         loss_fn: LossFunction,
         keys: Sequence[str],
         contexts: Sequence[str],
-        candidates: Sequence[Sequence[str]],
+        candidates: Sequence[Sequence[str]] | None,
         **rows: Any,
     ) -> torch.Tensor:
         """Back-propagates a mean of per-sample losses, chunk by chunk, so that memory holds one chunk's graph.
@@ -108,14 +110,14 @@ class BaseUpdater(ABC):
         loss_fn: LossFunction,
         keys: Sequence[str],
         contexts: Sequence[str],
-        candidates: Sequence[Sequence[str]],
+        candidates: Sequence[Sequence[str]] | None,
         rows: Mapping[str, Any],
     ) -> torch.Tensor:
         """Losses (n,) of the n samples of the share whose positions are `chunk`, with their graph."""
         outputs = self._llm_module(
             keys,
             contexts=[contexts[i] for i in chunk],
-            candidates=[candidates[i] for i in chunk],
+            candidates=None if candidates is None else [candidates[i] for i in chunk],
             require_grad=True,
         )
         device = next(iter(outputs[0].values())).device

@@ -86,7 +86,7 @@ class Worker:
         self._llm = wrap(module.eval())
         self._updater = updater
         if updater is not None:
-            updater._llm_module = self._llm
+            updater.set_llm_module(self._llm)
             updater.setup()
         logger.info("loaded %s (%s, %s)", args.model_path, type(model).__name__, device)
 
@@ -117,7 +117,7 @@ class Worker:
     def update(
         self,
         contexts: Sequence[str],
-        candidates: Sequence[list[str]],
+        candidates: Sequence[list[str]] | None,
         kwargs: Mapping[str, Any],
         batch_ids: Sequence[int] | None = None,
     ) -> list[Any]:
@@ -126,15 +126,13 @@ class Worker:
         Args:
             batch_ids: positions of the given contexts in the whole batch; None where they are the whole batch.
         """
-        if self._updater is None:
-            raise RuntimeError("update needs an updater: Caller(config, custom_updater=...)")
-        if len(contexts) != len(candidates):
-            raise ValueError(f"update: {len(contexts)} contexts, but {len(candidates)} lists of candidates")
+        assert self._updater is not None
         if len(contexts) == 0:
             return []
         ids = list(range(len(contexts)) if batch_ids is None else batch_ids)
+        groups = None if candidates is None else list(candidates)
         with self._llm.module.weights_changing():
-            result = self._updater.perform_update(list(contexts), list(candidates), _current_batch_ids=ids, **kwargs)
+            result = self._updater.perform_update(list(contexts), groups, _current_batch_ids=ids, **kwargs)
         if self._updater._pending_optimizer_state is not None:
             raise RuntimeError(
                 f"{type(self._updater).__name__} was updated without the optimizer state of the loaded checkpoint: "

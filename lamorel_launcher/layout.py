@@ -48,7 +48,7 @@ def environments(config: LamorelConfig, address: Address, further: Mapping[str, 
         "MASTER_ADDR": address.host,
         "MASTER_PORT": str(address.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # the launcher holds the store
-        LAUNCHER_VARIABLE: "1",
+        LAUNCHER_VARIABLE: str(os.getpid()),
         TIMEOUT_VARIABLE: str(config.gloo_timeout),
     }
     found = {}

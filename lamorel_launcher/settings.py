@@ -10,14 +10,14 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from lamorel.config import LamorelConfig, LamorelConfigError, parse_config
+from lamorel.config import LamorelConfig, LamorelConfigError, parse_config, plain_args
+from lamorel.overrides import explain_unreadable
 
 ARGS_KEY = "lamorel_args.accelerate_args"
 PATH_KEY = "rl_script_args.path"
-MODEL_KEY = "lamorel_args.llm_args.model_path"
 _USAGE = "python -m lamorel_launcher.launch --config-path DIR --config-name NAME rl_script_args.path=SCRIPT [overrides]"
 
 # The flags that mean something where neither the processes nor the devices are accelerate's to choose.
@@ -61,14 +61,20 @@ def read_settings(argv: Sequence[str]) -> Settings:
     given = _parse(argv)
     folder = Path(given.config_path).expanduser().absolute()
     name = given.config_name.removesuffix(".yaml").removesuffix(".yml")
+    if Path(name).is_absolute():
+        folder, name = Path(name).parent, Path(name).name
     tree = _compose(folder, name, given.overrides)
     lamorel_args = OmegaConf.select(tree, "lamorel_args")
     if not isinstance(lamorel_args, DictConfig):
         raise LaunchError(f"{folder / name}.yaml has no lamorel_args")
     if not OmegaConf.select(lamorel_args, "distributed_setup_args.n_llm_processes", default=1):
         OmegaConf.update(lamorel_args, "llm_args.model_path", None, force_add=True)  # no process reads it; may be ???
-    lamorel = parse_config(_with_config_file(lamorel_args))
-    _check_machines(lamorel)
+    args = plain_args(lamorel_args)
+    file = _config_file(args, (folder / name).parent)
+    if file is not None and file.is_file():
+        args["accelerate_args"] = _with_config_file(args["accelerate_args"], file)
+    lamorel = parse_config(args)
+    _check_machines(lamorel, file)
     return Settings(
         script=_script(tree),
         arguments=("--config-path", str(folder), "--config-name", name, *given.overrides),
@@ -92,8 +98,8 @@ def _compose(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(config_dir=str(folder), version_base="1.3", job_name="lamorel_launcher"):
             return compose(config_name=name, overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise LaunchError(" ".join(str(error).split())) from error
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise LaunchError(explain_unreadable(error, overrides) or " ".join(str(error).split())) from error
 
 
 def _script(tree: DictConfig) -> Path:
@@ -111,50 +117,53 @@ def _script(tree: DictConfig) -> Path:
     return script
 
 
-def _with_config_file(lamorel_args: DictConfig) -> dict[str, Any]:
-    """`lamorel_args` in plain containers, where accelerate's own file fills in what accelerate_args leave open."""
+def _config_file(lamorel_args: dict[str, Any], folder: Path) -> Path | None:
+    """Accelerate's own file, absolute: relative to the working folder, else to `folder`. It may be missing."""
+    given = lamorel_args.get("accelerate_args")
+    file = given.get("config_file") if isinstance(given, dict) else None
+    if not file:
+        return None
+    here = Path(file).expanduser().absolute()
+    return here if here.is_file() else folder / Path(file).expanduser()
+
+
+def _with_config_file(given: dict[str, Any], file: Path) -> dict[str, Any]:
+    """`accelerate_args`, where accelerate's own file fills in what they leave open."""
     try:
-        plain = OmegaConf.to_container(lamorel_args, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        unless = ", or n_llm_processes=0 where none is used" if error.full_key == MODEL_KEY else ""
-        raise LamorelConfigError(f"{error.full_key} is required: give it{unless}") from error
-    except OmegaConfBaseException as error:
-        raise LamorelConfigError(f"lamorel_args: {' '.join(str(error).split())}") from error
-    assert isinstance(plain, dict)
-    args: dict[str, Any] = {str(key): value for key, value in plain.items()}
-    given = args.get("accelerate_args") or {}
-    if not isinstance(given, dict):
-        return args  # parse_config will say so
-    file = given.get("config_file")
-    if file and Path(file).expanduser().is_file():
-        try:
-            found = OmegaConf.to_container(OmegaConf.load(Path(file).expanduser()))
-        except (OSError, OmegaConfBaseException, YAMLError) as error:
-            raise LamorelConfigError(f"{ARGS_KEY}.config_file: {file}: {' '.join(str(error).split())}") from error
-        if not isinstance(found, dict):
-            raise LamorelConfigError(f"{ARGS_KEY}.config_file: {file} is not a YAML mapping")
-        known = _accelerate_flags()
-        args["accelerate_args"] = {
-            **{key: value for key, value in found.items() if key in known and value is not None},
-            **{key: value for key, value in given.items() if value is not None},
-        }
-    return args
+        found = OmegaConf.to_container(OmegaConf.load(file))
+    except (OSError, OmegaConfBaseException, YAMLError) as error:
+        raise LamorelConfigError(f"{ARGS_KEY}.config_file: {file}: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise LamorelConfigError(f"{ARGS_KEY}.config_file: {file} is not a YAML mapping")
+    known = _accelerate_flags()
+    return {
+        **{str(key): value for key, value in found.items() if key in known and value is not None},
+        **{key: value for key, value in given.items() if value is not None},
+    }
 
 
-def _check_machines(config: LamorelConfig) -> None:
+def _check_machines(config: LamorelConfig, file: Path | None) -> None:
+    """Checks what is said of several machines.
+
+    Args:
+        file: accelerate's own, which would say more of them where it is missing.
+    """
     args, setup = config.accelerate_args, config.distributed_setup_args
     total = setup.n_rl_processes + setup.n_llm_processes
+    wrong = None
     if args.machine_rank >= args.num_machines:
-        raise LamorelConfigError(
-            f"{ARGS_KEY}.machine_rank is {args.machine_rank}, but num_machines is {args.num_machines}"
+        wrong = f"machine_rank is {args.machine_rank}, but num_machines is {args.num_machines}"
+    elif args.num_machines > total:
+        wrong = f"num_machines is {args.num_machines}, but there are {total} processes"
+    elif args.num_machines > 1 and (args.main_process_ip is None or not args.main_process_port):
+        wrong = (
+            f"num_machines is {args.num_machines}: set main_process_ip and main_process_port, the address of machine 0 "
+            f"and a port that is free there"
         )
-    if args.num_machines > total:
-        raise LamorelConfigError(f"{ARGS_KEY}.num_machines is {args.num_machines}, but there are {total} processes")
-    if args.num_machines > 1 and (args.main_process_ip is None or not args.main_process_port):
-        raise LamorelConfigError(
-            f"{ARGS_KEY}.num_machines is {args.num_machines}: set main_process_ip and main_process_port, the address "
-            f"of machine 0 and a port that is free there"
-        )
+    if wrong is not None:
+        missing = file is not None and not file.is_file()
+        hint = f" ({ARGS_KEY}.config_file {args.config_file} does not exist, nor does {file})" if missing else ""
+        raise LamorelConfigError(f"{ARGS_KEY}.{wrong}{hint}")
 
 
 def accelerate_environment(flags: Mapping[str, Any]) -> dict[str, str]:

@@ -143,7 +143,8 @@ class Supervisor:
         """Ends what still runs: LLM processes, which ignore requests, at once, RL processes once they could notice."""
         llm = [process for process in self._processes if process.is_llm]
         rl = [process for process in self._processes if not process.is_llm]
-        _send(llm, signal.SIGKILL)
+        for process in llm:
+            process.send_to_all(signal.SIGKILL)  # and what they have left behind
         _wait(lambda: _all_ended(rl), _FINALLY_S)
         _send(rl, signal.SIGTERM)
         _wait(lambda: _all_ended(self._processes), _KILL_AFTER_S)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT, OBJECT_TO_IDX
+from minigrid.core.constants import COLOR_TO_IDX, IDX_TO_COLOR, OBJECT_TO_IDX
 
 from babyai_text.options import check_choice
 
@@ -170,10 +170,12 @@ def _thing(language: str, kind: int, color: int, state: int, right: int, ahead: 
 
 
 def _words(language: str, kind: int, color: int) -> dict[str, str]:
-    english_type, english_color = IDX_TO_OBJECT[kind], IDX_TO_COLOR[color]
+    # by name, as packages add their own kinds and colours to these two tables; their names are used in every language
+    english_type = next(name for name, index in OBJECT_TO_IDX.items() if index == kind)
+    english_color = next(name for name, index in COLOR_TO_IDX.items() if index == color)
     return {
-        "type": LANGUAGES[language].types[english_type],
-        "color": LANGUAGES[language].colors[english_color],
+        "type": LANGUAGES[language].types.get(english_type, english_type),
+        "color": LANGUAGES[language].colors.get(english_color, english_color),
         "english_type": english_type,
         "english_color": english_color,
     }

@@ -1,13 +1,15 @@
-"""`make` and `make_vec`: any MiniGrid or BabyAI level, with text."""
+"""`make` and `make_vec`: any MiniGrid or BabyAI level, whichever package registers it, with text."""
 
 import difflib
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
+from minigrid.minigrid_env import MiniGridEnv
 
 from babyai_text.options import step_limit
 from babyai_text.registration import LEVELS
@@ -22,7 +24,7 @@ def make(level: str, *, language: str | None = None, walls: str = "published", *
     """Make one environment whose info carries `descriptions` and whose state can be saved.
 
     Args:
-        level: an id of this package, or any other MiniGrid or BabyAI id; "module:id" imports the module first.
+        level: the id of any MiniGridEnv subclass, whichever package registers it; "module:id" imports the module first.
         language: "english" or "french"; None takes the level's own, which is English where it has none.
         walls: "published" or "all", see `describe`.
         options: go to the environment's constructor: max_steps, task_kind, num_dists, render_mode, ...
@@ -33,6 +35,21 @@ def make(level: str, *, language: str | None = None, walls: str = "published", *
         TypeError: an option that the level does not take, or a level that is not a MiniGrid environment.
         ValueError: an option's value that is not allowed.
     """
+    level = registered_id(level)
+    own_options = LEVELS[level][1] if level in LEVELS else {}
+    if language is None:
+        language = own_options.get("language", "english")
+    if level in LEVELS:  # these come with text
+        return ReplayState(_make(level, options | {"language": language, "walls": walls}))
+    return ReplayState(TextInfo(_make(level, options), language, walls))
+
+
+def registered_id(level: str) -> str:
+    """The id that `level` is registered under; "module:id" imports the module first.
+
+    Raises:
+        gymnasium.error.NameNotFound, ModuleNotFoundError: as `make`.
+    """
     if ":" in level:
         module, _, level = level.rpartition(":")
         importlib.import_module(module)
@@ -40,12 +57,32 @@ def make(level: str, *, language: str | None = None, walls: str = "published", *
         near = difflib.get_close_matches(level, gym.registry, n=5)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise gym.error.NameNotFound(f"no environment is called {level!r}{hint}")
-    own_options = LEVELS[level][1] if level in LEVELS else {}
-    if language is None:
-        language = own_options.get("language", "english")
-    if level in LEVELS:  # these come with text
-        return ReplayState(_make(level, options | {"language": language, "walls": walls}))
-    return ReplayState(TextInfo(_make(level, options), language, walls))
+    return level
+
+
+def creator_of(level: str) -> Callable[..., gym.Env]:
+    """The class of a level, or the function that makes it. Raises as `registered_id`."""
+    level = registered_id(level)
+    creator: Any = LEVELS[level][0] if level in LEVELS else gym.spec(level).entry_point
+    if isinstance(creator, str):
+        creator = load_env_creator(creator)
+    return creator
+
+
+def is_minigrid(level: str, /, **options: Any) -> bool:
+    """Whether `make` accepts a level: any subclass of MiniGridEnv, whichever package registers it.
+
+    Where the entry point is a function or a wrapper, the level is made once, with `options`.
+
+    Raises:
+        gymnasium.error.NameNotFound, ModuleNotFoundError, TypeError: as `make`.
+    """
+    creator = creator_of(level)
+    if isinstance(creator, type) and not issubclass(creator, gym.Wrapper):
+        return issubclass(creator, MiniGridEnv)
+    env = _make(registered_id(level), options)
+    env.close()
+    return isinstance(env.unwrapped, MiniGridEnv)
 
 
 def make_vec(

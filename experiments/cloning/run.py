@@ -20,10 +20,10 @@ from typing import Any
 
 from experiments.atomic_files import give_usual_permissions, sync_folder, sync_path, write_atomically
 from experiments.checkpoint import CheckpointStore, check_same_settings, read_trainer
+from experiments.csv_log import CsvLog
 from experiments.errors import UserError
 from experiments.log_file import RUN_LOG, logged_to
 from experiments.provenance import provenance
-from experiments.run_log import CsvLog
 from experiments.storage import writing
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,6 @@ from experiments.prompters.environment_prompter import EnvironmentPrompter
 from experiments.prompters.french_prompter import ACTIONS as FRENCH_ACTIONS
 from experiments.prompters.french_prompter import FrenchPrompter
 from experiments.prompters.glam_prompter import GlamPrompter, environment_action_ids
-from experiments.prompters.reworded_prompter import RewordedPrompter
-from experiments.substitutions import NO_MODIFICATION, SUBSTITUTIONS, rewording
 
 
 def shown_action_names(rl: RLScriptArgs) -> list[str]:
@@ -34,24 +32,16 @@ def shown_action_names(rl: RLScriptArgs) -> list[str]:
     return [FRENCH_ACTIONS[name] for name in names]
 
 
-def prompter_factory(rl: RLScriptArgs, test: str = NO_MODIFICATION) -> Callable[[], Prompter]:
-    """A function that makes one prompter for one environment.
-
-    Args:
-        test: whose word substitutions the finished prompts go through.
-    """
+def prompter_factory(rl: RLScriptArgs) -> Callable[[], Prompter]:
+    """A function that makes one prompter for one environment."""
     names, ids = shown_action_names(rl), environment_action_ids(rl.action_space)
     kind = FrenchPrompter if rl.language == "french" else GlamPrompter
-
-    def make() -> Prompter:
-        return EnvironmentPrompter(names, ids) if rl.prompter == "environment" else kind(names, ids, rl.nbr_obs)
-
-    if test not in SUBSTITUTIONS:
-        return make
-    return lambda: RewordedPrompter(make(), rewording(test, rl.language))
+    if rl.prompter == "environment":
+        return lambda: EnvironmentPrompter(names, ids)
+    return lambda: kind(names, ids, rl.nbr_obs)
 
 
-def make_prompters(rl: RLScriptArgs, test: str = NO_MODIFICATION) -> list[Prompter]:
+def make_prompters(rl: RLScriptArgs) -> list[Prompter]:
     """One prompter for each of `number_envs` environments."""
-    make = prompter_factory(rl, test)
+    make = prompter_factory(rl)
     return [make() for _ in range(rl.number_envs)]

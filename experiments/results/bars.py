@@ -13,10 +13,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 
 def generalisation_bars(numbers: pd.DataFrame) -> Figure:
     """Bars with their 99% bootstrap intervals; the paper's value is a black line where it is known.
+
+    Bars with a note in the table (no prompt changed, the bot gave up) are hatched.
 
     Args:
         numbers: of `generalisation_table`.
@@ -33,7 +36,8 @@ def generalisation_bars(numbers: pd.DataFrame) -> Figure:
         success = column.success.to_numpy(dtype=float)
         below = success - column.low_99.to_numpy(dtype=float)
         above = column.high_99.to_numpy(dtype=float) - success
-        handles.append(axis.bar(places, success, width, color=colours(i % 10), label=agent))
+        hatches = ["//" if note else "" for note in column.note]
+        handles.append(axis.bar(places, success, width, color=colours(i % 10), label=agent, hatch=hatches))
         axis.errorbar(places, success, yerr=[below, above], fmt="none", ecolor="0.25", elinewidth=1, capsize=2)
         for place, value, published in zip(places, success, column.paper.to_numpy(dtype=float), strict=True):
             if np.isnan(value):
@@ -46,6 +50,8 @@ def generalisation_bars(numbers: pd.DataFrame) -> Figure:
                 axis.plot([place - width / 2, place + width / 2], [published] * 2, color="black", linewidth=1.8)
     if numbers.paper.notna().any():
         handles += axis.plot([], [], color="black", linewidth=1.8, label="paper")
+    if numbers.note.any():
+        handles.append(Patch(facecolor="white", edgecolor="0.4", hatch="//", label="with a note in the table"))
     axis.set(ylabel="success rate", ylim=(0, 1.04))
     axis.set_xticks(range(len(tests)), [textwrap.fill(test, 18) for test in tests], fontsize="small")
     axis.margins(x=0.01)

@@ -12,7 +12,7 @@ import pandas as pd
 from experiments.results import paper
 from experiments.results.intervals import bootstrap_over_seeds, change_percent, published_interval
 from experiments.results.labels import level_name
-from experiments.results.loading import LEARNING, PlayedTest, owner_suffixes
+from experiments.results.loading import LEARNING, PlayedTest, note, owner_suffixes, shown_note
 from experiments.results.rows import NO_CHANGE, PAPER, row_name, row_order
 from experiments.results.runs import Run
 
@@ -81,7 +81,8 @@ def generalisation_table(
     Returns:
         columns test, agent, seeds, episodes, success (mean over seeds), low_99 and high_99 (bootstrap over the episodes
         within the seeds), published_99 (half-width, NaN with one seed), change_percent against the agent's "no change"
-        over the seeds that have both, paper and paper_change_percent (NaN where unknown). A cell without result is NaN.
+        over the seeds that have both, paper and paper_change_percent (NaN where unknown), note (`loading.note`). A cell
+        without result is NaN.
     """
     of_table = [test for test in tests if test.owner in titles]
     keys = {test.key for test in of_table}
@@ -92,9 +93,12 @@ def generalisation_table(
         if absent:
             missing.append(f"generalisation: no test of the paper's agents {', '.join(absent)}")
     cells: dict[tuple, dict[int, np.ndarray]] = {}
+    played: dict[tuple, list[pd.DataFrame]] = {}
     for test in of_table:
         success = test.episodes.success.to_numpy(dtype=float)
         cells.setdefault((test.key, test.owner), {})[test.seed] = success
+        played.setdefault((test.key, test.owner), []).append(test.episodes)
+    notes = {(key, owner): note(key, pd.concat(episodes)) for (key, owner), episodes in played.items()}
     rows = []
     for owner, title in titles.items():
         wanted = sorted(set(seeds) or {test.seed for test in of_table if test.owner == owner})
@@ -108,7 +112,8 @@ def generalisation_table(
                 if seed not in cell:
                     lacking.setdefault(seed, []).append(name)
             published = _published(name, owner, training_level)
-            rows.append({"test": name, "agent": title, **_cell(cell, reference), **published})
+            numbers = {**_cell(cell, reference), **published, "note": notes.get((key, owner), "")}
+            rows.append({"test": name, "agent": title, **numbers})
         missing.extend(_lacking_lines(title, lacking))
     return pd.DataFrame(rows)
 
@@ -168,7 +173,8 @@ def _shown_cell(row: Any) -> str:
     if pd.isna(row.success):
         return "missing"
     published = "one seed" if pd.isna(row.published_99) else f"± {row.published_99:.3f}"
-    return f"{row.success:.3f} [{row.low_99:.3f}, {row.high_99:.3f}] {published}{_shown_change(row.change_percent)}"
+    interval = f"[{row.low_99:.3f}, {row.high_99:.3f}] {published}"
+    return f"{row.success:.3f} {interval}{_shown_change(row.change_percent)}{shown_note(row)}"
 
 
 def _shown_paper(row: Any) -> str:

@@ -14,6 +14,7 @@ from experiments.errors import UserError
 from experiments.results.labels import agent_label, distinguish, level_name, test_settings
 from experiments.results.rows import RowKey
 from experiments.results.runs import Run, read_csv, same_id
+from experiments.substitutions import NO_MODIFICATION
 
 LEARNING = ("trained", "drrn", "symbolic")  # agents that come from a training run
 
@@ -30,7 +31,7 @@ class PlayedTest:
         test: its name; `actions`: the names that replace the action list's, () where it is as in training.
         trained_in: the level of the agent's training, None for agents that were not trained by reinforcement.
         settings: what else its outcome depends on (`labels.test_settings`).
-        episodes: a row per episode; the column `task` is absent from older files.
+        episodes: a row per episode; the columns `task`, `gave_up` and `changed_prompts` are absent from older files.
     """
 
     path: Path
@@ -112,7 +113,9 @@ def _load_test(stem: Path, trained_in: str | None, missing: list[str]) -> Played
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         missing.append(f"{facts_path}: unreadable ({type(error).__name__}: {error}), left out")
         return None
-    episodes = read_csv(stem.with_name(f"{stem.name}.csv"), ("episode_return", "success", "frames"), missing)
+    needed = ("episode_return", "success", "frames")
+    path = stem.with_name(f"{stem.name}.csv")
+    episodes = read_csv(path, ("episode",), needed, missing, numbers=("discounted_return", "primitive_steps"))
     if episodes is None:
         return None
     if len(episodes) < episode_count:
@@ -136,6 +139,25 @@ def _load_test(stem: Path, trained_in: str | None, missing: list[str]) -> Played
         settings=tuple(settings.items()),
         episodes=episodes,
     )
+
+
+def note(key: RowKey, episodes: pd.DataFrame) -> str:
+    """A remark on the success rate of some episodes of a test: the bot gave up in some, or the test changed no prompt.
+
+    Empty if neither applies, or if the files are too old to contain it.
+    """
+    notes = []
+    if "gave_up" in episodes and (gave_up := int(episodes.gave_up.sum())):
+        notes.append(f"the bot gave up in {gave_up} of {len(episodes)}")
+    changes = key.test != NO_MODIFICATION or key.actions
+    if changes and "changed_prompts" in episodes and episodes.frames.sum() and not episodes.changed_prompts.sum():
+        notes.append("no prompt changed")
+    return ", ".join(notes)
+
+
+def shown_note(row: Any) -> str:
+    """The note of a table's row as the end of a cell's text."""
+    return f", {row.note}" if row.note else ""
 
 
 def owner_suffixes(tests: Sequence[PlayedTest], base: str) -> dict[tuple, str]:

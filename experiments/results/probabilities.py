@@ -21,14 +21,14 @@ INDEX = ["update", "frames", "prompt"]
 def read_probabilities(run: Run, frames: int | None, missing: list[str]) -> pd.DataFrame | None:
     """The rows of distrib.csv: update, frames, prompt and a column per action; None where there are none."""
     path = run.folder / "distrib.csv"
-    table = read_csv(path, INDEX, missing)
+    table = read_csv(path, ("update", "prompt"), ("frames",), missing)
     if table is None:
         return None
     table = table if frames is None else table[table.frames <= frames]
     if not len(table):
         missing.append(f"{path}: no update in it")
         return None
-    return table.astype({"prompt": int})  # read as float where a row lacked its number
+    return table
 
 
 def probability_figure(table: pd.DataFrame, title: str) -> Figure:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
 from experiments.configuration import training_frames
+from experiments.csv_log import in_words, ranges, read_rows
 from experiments.errors import UserError
+from experiments.run_log import COLUMNS
 
 RUN_ID = re.compile(r"(?P<name>.+)_seed_(?P<seed>\d+)")
 
@@ -103,16 +106,15 @@ def _read_config(folder: Path, missing: list[str]) -> dict[str, Any] | None:
 
 
 def read_log(run: Run, frames: int | None, missing: list[str]) -> pd.DataFrame | None:
-    """The rows of a training run's log.csv, empty cells as NaN; None where there are none.
+    """The rows of a training run's log.csv, one per update; None where there are none.
 
     Args:
         frames: the curve is cut at this many; None for all.
-        missing: torn rows, rows that status.json counts and the file lacks, and frames that the training (or `frames`)
-            asks for and were not trained are added; the rows that are there are used.
+        missing: the faults of the file (`log_rows`), rows that status.json counts and the file lacks, and frames that
+            the training (or `frames`) asks for and were not trained are added; the rows that are there are used.
     """
     path = run.folder / "log.csv"
-    of_episodes = ("success_rate", "return_mean")  # empty where none ended in an update
-    log = read_csv(path, ("update", "frames", *of_episodes), missing, may_be_empty=of_episodes)
+    log = log_rows(path, missing)
     if log is None or not len(log):
         if log is not None:
             missing.append(f"{path}: no update in it")
@@ -136,43 +138,70 @@ def read_log(run: Run, frames: int | None, missing: list[str]) -> pd.DataFrame |
     return cut
 
 
-def read_csv(
-    path: Path, columns: Sequence[str], missing: list[str], *, may_be_empty: Sequence[str] = ()
-) -> pd.DataFrame | None:
-    """A csv file without its torn rows; a missing file, a torn row or a lacking column is added to `missing`.
+def log_rows(path: Path, missing: list[str]) -> pd.DataFrame | None:
+    """The rows of a log.csv, one per update and in their order, empty cells as NaN; None where it cannot be read.
 
     Args:
-        columns: of numbers, which must be there.
-        may_be_empty: those of `columns` in which a cell may hold nothing.
+        missing: the faults of the file are added: those that `read_csv` finds, updates without a row, and frames that
+            do not rise from one update to the next.
+    """
+    present = ("success_rate", "return_mean")  # empty where no episode ended in an update
+    log = read_csv(path, ("update",), ("frames",), missing, present=present, numbers=COLUMNS)
+    if log is None:
+        return None
+    gaps = [(before + 1, after - 1) for before, after in pairwise([0, *log["update"]]) if after > before + 1]
+    if gaps:
+        missing.append(f"{path}: no row of {in_words(gaps, 'update')}")
+    falling = log["update"][log["frames"].diff() <= 0].tolist()
+    if falling:
+        missing.append(f"{path}: column frames does not rise at {in_words(ranges(falling), 'update')}")
+    return log
 
-    A row is torn when it has another number of cells than the header, no number where one must be, or no end of line.
+
+def read_csv(
+    path: Path,
+    key: Sequence[str],
+    needed: Sequence[str],
+    missing: list[str],
+    *,
+    present: Sequence[str] = (),
+    numbers: Sequence[str] | None = None,
+) -> pd.DataFrame | None:
+    """A csv file, its rows as `csv_log.read_rows` finds them; None where it cannot be read.
+
+    Args:
+        key: columns of whole numbers that identify a row.
+        needed: columns that must hold a number in every row; rows without are left out.
+        missing: a line is added where the file or a column is missing, for the faults of its rows, and for each column
+            with cells that are no finite numbers.
+        present: columns that must be there, but may have empty cells.
+        numbers: further columns of numbers; None: all columns are. Cells that are no finite numbers are read as empty.
     """
     if not path.exists():
         missing.append(f"{path}: no such file")
         return None
     try:
-        text = path.read_text(encoding="utf-8")
-        rows = list(csv.reader(io.StringIO(text, newline="")))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = read_rows(path, key, missing, columns=(*needed, *present))
+    except (OSError, csv.Error) as error:
         missing.append(f"{path}: unreadable ({type(error).__name__})")
         return None
-    lacking = [name for name in columns if not rows or name not in rows[0]]
-    if lacking:
-        missing.append(f"{path}: no column {', '.join(lacking)}" if rows else f"{path}: empty")
+    if rows is None:
         return None
-    if not text.endswith("\n"):
-        rows[-1] = rows[-1][:-1]
-    torn = [number for number, row in enumerate(rows[1:], 2) if len(row) != len(rows[0])]
-    if torn:
-        missing.append(f"{path}: truncated, row {', '.join(map(str, torn))} is torn")
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows(row for row in rows if len(row) == len(rows[0]))
-    table = pd.read_csv(io.StringIO(buffer.getvalue()))
-    no_numbers = [name for name in columns if len(table) and not pd.api.types.is_numeric_dtype(table[name])]
-    if no_numbers:
-        missing.append(f"{path}: unreadable, column {', '.join(no_numbers)} holds other things than numbers")
-        return None
-    empty = table[[name for name in columns if name not in may_be_empty]].isna().any(axis=1)
-    if empty.any():
-        missing.append(f"{path}: {int(empty.sum())} rows lack a number, left out")
-    return table[~empty].reset_index(drop=True)
+    known = (*key, *needed, *present)
+    table = pd.DataFrame([row.cells for row in rows], [row.number for row in rows], None if rows else known)
+    for name in table.columns:
+        texts = table[name].fillna("").str.strip()
+        if numbers is not None and name not in (*known, *numbers):
+            table[name] = texts.where(texts != "", None)
+            continue
+        values = pd.to_numeric(texts, errors="coerce")
+        finite = np.isfinite(values)
+        table[name] = values.where(finite)
+        spoilt = texts[~finite & ((texts != "") | (name in needed))]
+        if len(spoilt):
+            cells = ", ".join(repr(text) for text in spoilt.unique()[:3])
+            effect = "left out" if name in needed else "read as empty"
+            missing.append(
+                f"{path}: column {name} has no finite number in {in_words(ranges(spoilt.index))} ({cells}), {effect}"
+            )
+    return table.dropna(subset=[*needed]).reset_index(drop=True)

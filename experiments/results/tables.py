@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from experiments.results.intervals import bootstrap_mean, bootstrap_over_seeds, wilson
-from experiments.results.loading import PlayedTest, owner_suffixes
+from experiments.results.loading import PlayedTest, note, owner_suffixes, shown_note
 from experiments.results.rows import RowKey, actions_name, row_name, row_order
 
 AGENT_ORDER = ("random", "bot", "drrn", "symbolic", "zero-shot", "cloned", "trained")
@@ -72,7 +71,10 @@ def _success(episodes: pd.DataFrame) -> str:
 
 
 def _table(tests: Sequence[PlayedTest], numbers: Callable[[pd.DataFrame], dict[str, str]]) -> ResultsTable:
-    """A row per level, test, agent and run; `numbers` makes its cells of the episodes of all seeds."""
+    """A row per level, test, agent and run; `numbers` makes its cells of the episodes of all seeds.
+
+    The last column, `note` (`loading.note`), is left out if it is empty in all rows.
+    """
     ids, names = owner_suffixes(tests, "run"), owner_suffixes(tests, "name")
     groups: dict[tuple[RowKey, tuple], list[PlayedTest]] = {}
     for test in tests:
@@ -88,10 +90,13 @@ def _table(tests: Sequence[PlayedTest], numbers: Callable[[pd.DataFrame], dict[s
                 "run": members[0].run + ids[owner],
                 "episodes": len(episodes),
                 **numbers(episodes),
+                "note": note(key, episodes),
             }
         )
         short_runs.append(members[0].name + names[owner])
     full = pd.DataFrame(rows)
+    if not full.note.any():
+        full = full.drop(columns="note")
     rank = {name: i for i, name in enumerate(AGENT_ORDER)}
     order = full.assign(short=short_runs, rank=full.agent.map(lambda agent: rank.get(agent, len(rank))))
     order = order.sort_values(["level", "test", "rank", "run"], kind="stable")
@@ -118,7 +123,7 @@ def task_table(
 
     Returns:
         columns test, task, agent, seeds, episodes, success, low_99, high_99: the mean over the seeds with its bootstrap
-        interval (glam.md calls the kinds goto, pickup, open, putnext, ...).
+        interval (glam.md calls the kinds goto, pickup, open, putnext, ...), and note (`loading.note`).
     """
     rows = []
     mixed = [test for test in tests if "Mixed" in test.level and test.owner in titles]
@@ -129,21 +134,22 @@ def task_table(
         tasks = {task for test in of_test for task in test.episodes.task.dropna()}
         for task in sorted(tasks, key=lambda task: (TASKS.index(task) if task in TASKS else len(TASKS), task)):
             for owner, title in titles.items():
-                seeds = {t.seed: t.episodes[t.episodes.task == task].success for t in of_test if t.owner == owner}
-                played = {seed: success.to_numpy(dtype=float) for seed, success in seeds.items() if len(success)}
+                seeds = {t.seed: t.episodes[t.episodes.task == task] for t in of_test if t.owner == owner}
+                played = {seed: episodes for seed, episodes in seeds.items() if len(episodes)}
                 if not played:
                     continue
-                estimate = bootstrap_over_seeds(list(played.values()))
+                estimate = bootstrap_over_seeds([e.success.to_numpy(dtype=float) for e in played.values()])
                 rows.append(
                     {
                         "test": row_name(key, training_level),
                         "task": task,
                         "agent": title,
                         "seeds": " ".join(map(str, sorted(played))),
-                        "episodes": int(np.sum([len(success) for success in played.values()])),
+                        "episodes": sum(map(len, played.values())),
                         "success": estimate.value,
                         "low_99": estimate.low,
                         "high_99": estimate.high,
+                        "note": note(key, pd.concat(played.values())),
                     }
                 )
     return pd.DataFrame(rows)
@@ -151,6 +157,7 @@ def task_table(
 
 def shown_tasks(numbers: pd.DataFrame) -> pd.DataFrame:
     """The table of `task_table` as it is read: an agent per column."""
-    cells = numbers.assign(cell=[f"{r.success:.3f} [{r.low_99:.3f}, {r.high_99:.3f}]" for r in numbers.itertuples()])
+    texts = [f"{r.success:.3f} [{r.low_99:.3f}, {r.high_99:.3f}]{shown_note(r)}" for r in numbers.itertuples()]
+    cells = numbers.assign(cell=texts)
     wide = cells.pivot_table(index=["test", "task"], columns="agent", values="cell", aggfunc="first", sort=False)
     return wide[list(dict.fromkeys(numbers.agent))].fillna("no episode").reset_index().rename_axis(None, axis=1)

@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from experiments.agents.bot import BotAgent
 from experiments.configuration import RLScriptArgs
+from experiments.errors import UserError
 from experiments.playing import Transition, play_episodes
 from lamorel import BaseUpdater, Caller
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("glam")
 
 FIRST_EPISODE = 500_000_000  # of the bot: far from the numbers of test episodes
 
@@ -45,10 +46,24 @@ def _negative_log_likelihood(outputs: list[dict[str, Tensor]]) -> Tensor:
 
 
 def bot_demonstrations(rl: RLScriptArgs, episodes: int) -> list[Transition]:
-    """What the bot does in `episodes` episodes of the configured level, seen through the configured prompter."""
+    """What the bot does in `episodes` episodes of the configured level, seen through the configured prompter.
+
+    Episodes that the bot gave up are left out.
+
+    Raises:
+        UserError: the bot gave up in all of them.
+    """
     numbers = range(FIRST_EPISODE, FIRST_EPISODE + episodes)
     played = play_episodes(rl, BotAgent(), numbers, with_transitions=True, label="bot episodes")
-    return [transition for episode in played for transition in episode.transitions]
+    shown = [episode for episode in played if not episode.gave_up]
+    if not shown:
+        raise UserError(
+            f"rl_script_args.tiny_llm.clone_episodes={episodes}: the bot to imitate gave up in all of them, set "
+            f"tiny_llm.clone_steps=0 for {rl.name_environment}"
+        )
+    if len(shown) < episodes:
+        logger.warning("the bot gave up in %d of %d episodes, which are left out", episodes - len(shown), episodes)
+    return [transition for episode in shown for transition in episode.transitions]
 
 
 def clone(caller: Caller, data: Sequence[Transition], *, steps: int, batch_size: int, seed: int) -> list[float]:

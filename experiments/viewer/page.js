@@ -138,8 +138,8 @@ const number = (value) => (typeof value === "number" ? value.toFixed(3) : value 
 // of a probability that three decimals would show as 0, the order of magnitude
 const probabilityText = (value) => (value > 0 && value < 0.0005 ? value.toExponential(1) : number(value));
 
-function outcome({ success, steps: played, return: total }) {
-  return `${success ? "success" : "no success"} after ${played.length} ${played.length === 1 ? "step" : "steps"}, return ${number(total)}`;
+function outcome({ success, gave_up: gaveUp, steps: played, return: total }) {
+  return `${success ? "success" : gaveUp ? "the bot gave up" : "no success"} after ${played.length} ${played.length === 1 ? "step" : "steps"}, return ${number(total)}`;
 }
 
 function policyRow(decision, candidate) {
@@ -182,7 +182,7 @@ function show() {
   element("outcome").className = shown.success ? "success" : "failure";
   showPicture(state.picture);
   element("prompt").textContent = text(state.prompt);
-  element("action").textContent = over ? "the episode has ended" : text(state.candidates[state.chosen]);
+  element("action").textContent = over ? (shown.gave_up ? "none: the bot gave up" : "the episode has ended") : text(state.candidates[state.chosen]);
   element("value").textContent = over ? "—" : number(state.value);
   element("reward").textContent = over ? "—" : number(state.reward);
   element("return").textContent = number(before);

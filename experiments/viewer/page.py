@@ -56,8 +56,9 @@ def _episode(episode: EpisodeResult, strings: Strings) -> dict[str, Any]:
     return {
         "episode": episode.episode,
         "seed": episode.seed,
-        "mission": episode.transitions[0].view.mission,
+        "mission": episode.end.mission,
         "success": episode.success,
+        "gave_up": episode.gave_up,
         "return": number(episode.episode_return),
         "steps": [_step(transition, strings) for transition in episode.transitions],
         "end": _state(episode.end, strings),

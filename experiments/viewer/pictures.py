@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from minigrid.minigrid_env import MiniGridEnv
 
 NOTHING = "100"  # MiniGrid's code of an empty cell
-DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"  # an index of MiniGrid (type, colour, state) is one of them
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"  # for MiniGrid's indices (type, colour, state); "z" is 35 or more
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,15 @@ def grid_picture(env: MiniGridEnv) -> GridPicture:
     return GridPicture(
         width=env.grid.width,
         height=env.grid.height,
-        cells="".join(DIGITS[code] for code in codes.ravel().tolist()),
+        cells=_digits(codes.ravel().tolist()),
         visible="".join("1" if seen else "0" for seen in visible_cells(env).ravel().tolist()),
         agent=(column, row, int(env.agent_dir)),
-        carried=NOTHING if env.carrying is None else "".join(DIGITS[int(code)] for code in env.carrying.encode()),
+        carried=NOTHING if env.carrying is None else _digits(env.carrying.encode()),
     )
+
+
+def _digits(codes: Iterable[int]) -> str:
+    return "".join(DIGITS[min(int(code), len(DIGITS) - 1)] for code in codes)
 
 
 def visible_cells(env: MiniGridEnv) -> np.ndarray:

@@ -4,6 +4,7 @@
     joining.py    the process group and its store
     network.py    addresses, and the interface that reaches the others
     gpus.py       which GPUs an LLM process has
+    children.py   processes that a script starts in an LLM process
     doors.py      how connections are made
     codec.py      a message as bytes, its tensors apart
     channel.py    whole messages over a connection, without blocking

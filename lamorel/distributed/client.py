@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from lamorel.distributed.llm_group import late_processes
 from lamorel.distributed.messages import ALIVE, CLOSE, LOADED, Request
 from lamorel.distributed.split import split_by_work
 from lamorel.loading import load_tokenizer
-from lamorel.tokenization import TextEncoder, check_inputs
+from lamorel.tokenization import TextEncoder, read_inputs
 
 _FLUSH_S = 1.0
 
@@ -76,12 +77,11 @@ class Client:
         common = {"return_logprobs": return_logprobs, "kwargs": dict(kwargs)}
         return self._on_shares("generate", contexts, None, common)
 
-    def update(self, contexts: Sequence[str], candidates: Sequence[list[str]], kwargs: Mapping[str, Any]) -> list[Any]:
+    def update(
+        self, contexts: Sequence[str], candidates: Sequence[list[str]] | None, kwargs: Mapping[str, Any]
+    ) -> list[Any]:
         """As `Worker.update`, of the batches of all RL processes together, in the order of their ranks."""
-        if len(contexts) != len(candidates):
-            raise ValueError(f"update: {len(contexts)} contexts, but {len(candidates)} lists of candidates")
-        check_inputs(contexts, candidates)
-        batch = (list(contexts), [list(group) for group in candidates], dict(kwargs))
+        batch = (contexts, candidates, dict(kwargs))
         try:
             return self._together.update(batch, self._update)
         except Exception as error:
@@ -130,21 +130,21 @@ class Client:
         self, verb: str, contexts: Sequence[str], candidates: Sequence[Sequence[str]] | None, common: dict[str, Any]
     ) -> list[Any]:
         """One result per context: each LLM process answers for its share."""
-        check_inputs(contexts, candidates)
+        contexts, candidates = read_inputs(contexts, candidates)
         requests: dict[Channel, dict[str, Any]] = {}
         shares = dict(zip(self._servers, self._split(contexts, candidates), strict=True))
         for server, share in shares.items():
             if share or server is self._servers[0]:  # an empty call is checked, too
                 requests[server] = {**common, "contexts": [contexts[i] for i in share]}
                 if verb == "outputs":
-                    requests[server]["candidates"] = candidates and [list(candidates[i]) for i in share]
+                    requests[server]["candidates"] = None if candidates is None else [candidates[i] for i in share]
         results: list[Any] = [None] * len(contexts)
         for server, values in self._call(verb, requests).items():
             for i, value in zip(shares[server], values, strict=True):
                 results[i] = value
         return results
 
-    def _update(self, contexts: list[str], candidates: list[list[str]], kwargs: dict[str, Any]) -> list[Any]:
+    def _update(self, contexts: list[str], candidates: list[list[str]] | None, kwargs: dict[str, Any]) -> list[Any]:
         """Every LLM process takes part, with a share or without."""
         if not contexts:
             return []
@@ -153,7 +153,7 @@ class Client:
         requests = {
             server: {
                 "contexts": [contexts[i] for i in share],
-                "candidates": [candidates[i] for i in share],
+                "candidates": None if candidates is None else [candidates[i] for i in share],
                 "kwargs": kwargs,
                 "batch_ids": share,
                 "share_sizes": sizes,
@@ -172,11 +172,10 @@ class Client:
         """Positions per LLM process, by tokens."""
         if self._encoder is None:
             return [list(range(len(contexts)))]
-        tokens = [len(ids) for ids in self._encoder.contexts(contexts)]
-        if candidates is not None:
-            groups = self._encoder.candidates(candidates)
-            tokens = [n + sum(map(len, group)) for n, group in zip(tokens, groups, strict=True)]
-        return split_by_work(tokens, self._world.n_llm)
+        groups = repeat(()) if candidates is None else candidates
+        texts = [[context, *group] for context, group in zip(contexts, groups, strict=False)]
+        lengths = iter(self._encoder.lengths([text for some in texts for text in some]))
+        return split_by_work([sum(islice(lengths, len(some))) for some in texts], self._world.n_llm)
 
     def _call(self, verb: str, requests: Mapping[Channel, dict[str, Any]]) -> dict[Channel, Any]:
         """What each of these LLM processes answers."""

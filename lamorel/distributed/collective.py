@@ -13,7 +13,8 @@ from lamorel.distributed.failures import Failure, ProcessLostError, ProcessLostE
 from lamorel.distributed.launched import World
 from lamorel.distributed.messages import Reply, Request
 
-Batch = tuple[list[str], list[list[str]], dict[str, Any]]  # contexts, candidates, further arguments of update
+# Contexts, candidates and further arguments of update.
+Batch = tuple[Sequence[str], Sequence[list[str]] | None, dict[str, Any]]
 
 
 class Collective:
@@ -125,11 +126,14 @@ class Collective:
 def join_batches(batches: Sequence[Batch]) -> Batch:
     """One batch out of those of all RL processes.
 
-    An argument with one entry per context on every RL process (tensor, array, list, or dict of these) is concatenated;
-    any other is taken from RL process 0.
+    Candidates are given by all, or by none. An argument with one entry per context on every RL process (tensor, array,
+    list, or dict of these) is concatenated; any other is taken from RL process 0.
     """
     contexts = [context for batch in batches for context in batch[0]]
-    candidates = [group for batch in batches for group in batch[1]]
+    given = [batch[1] for batch in batches if batch[1] is not None]
+    if len(given) not in (0, len(batches)):
+        raise ValueError("update: some RL processes gave candidates, others None")
+    candidates = [group for groups in given for group in groups] if given else None
     sizes = [len(batch[0]) for batch in batches]
     names = batches[0][2]
     for i, (_, _, arguments) in enumerate(batches):

@@ -14,7 +14,7 @@ SETUP_KEY = "lamorel_args.distributed_setup_args"
 TIMEOUT_KEY = "lamorel_args.gloo_timeout"
 
 # Set by our launcher, which watches over its processes.
-LAUNCHER_VARIABLE = "LAMOREL_LAUNCHER"
+LAUNCHER_VARIABLE = "LAMOREL_LAUNCHER"  # its process id
 TIMEOUT_VARIABLE = "LAMOREL_TIMEOUT"  # seconds; lamorel_init() has no configuration
 HELD_OUTPUT_VARIABLE = "LAMOREL_HELD_OUTPUT"  # descriptors of the real stdout and stderr: "5,6"
 

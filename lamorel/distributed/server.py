@@ -13,6 +13,7 @@ import torch
 
 from lamorel.config import LamorelConfig
 from lamorel.distributed.channel import Channel, Undecodable, await_any, await_end, flush
+from lamorel.distributed.children import end_soon
 from lamorel.distributed.doors import Door
 from lamorel.distributed.failures import Failure, WaitTimeoutError
 from lamorel.distributed.gpus import choose_gpus
@@ -60,12 +61,16 @@ def serve(
     release_output()
     if world.llm_index > 0:  # else samples are drawn alike in every process
         torch.manual_seed(torch.initial_seed() + world.llm_index)
+    status: int | str = 1
     try:
         channels = door.admit({rank: world.name(rank) for rank in range(world.n_rl)}, float(config.gloo_timeout))
         server.run(channels, failure)
+        status = 0
     except WaitTimeoutError as error:
-        raise SystemExit(f"error: {world.name()}: {error}") from None
-    raise SystemExit(0)
+        status = f"error: {world.name()}: {error}"
+    finally:
+        end_soon(0 if status == 0 else 1)
+    raise SystemExit(status)
 
 
 class Server:

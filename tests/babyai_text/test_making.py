@@ -8,10 +8,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from minigrid.core.world_object import Key
+from minigrid.core.constants import COLOR_TO_IDX, COLORS, OBJECT_TO_IDX
+from minigrid.core.grid import Grid
+from minigrid.core.mission import MissionSpace
+from minigrid.core.world_object import Key, WorldObj
+from minigrid.minigrid_env import MiniGridEnv
+from minigrid.wrappers import DictObservationSpaceWrapper, FullyObsWrapper, ImgObsWrapper, RGBImgPartialObsWrapper
 
 import babyai_text
 from babyai_text.levels import MixedTrainLocal, PickUpSeqGoToLocal
+from babyai_text.making import creator_of, is_minigrid
 
 REGISTERED = [
     "BabyAI-MixedTrainLocal-v0",
@@ -205,6 +211,106 @@ def test_time_limits_that_are_allowed():
 def test_other_environments_are_refused():
     with pytest.raises(TypeError, match="need a MiniGrid environment"):
         babyai_text.make("CartPole-v1")
+
+
+class Grove(MiniGridEnv):
+    """A level as a user's package brings it; its missions are made by a lambda."""
+
+    def __init__(self, size=7, thing=None, **kwargs):
+        self.thing = thing
+        space = MissionSpace(mission_func=lambda: "get to the goal")
+        super().__init__(mission_space=space, grid_size=size, max_steps=9, **kwargs)
+
+    def _gen_grid(self, width, height):
+        self.grid = Grid(width, height)
+        self.grid.wall_rect(0, 0, width, height)
+        self.put_obj(self.thing() if self.thing else Key("red"), 3, 1)
+        self.agent_pos, self.agent_dir = (1, 1), 0
+        self.mission = "get to the goal"
+
+
+class Rewarding(gym.Wrapper):
+    """Changes rewards and the mission, and leaves the image alone."""
+
+    def step(self, action):
+        observation, _, terminated, truncated, info = self.env.step(action)
+        return {**observation, "mission": "look about"}, 3.0, terminated, truncated, info
+
+
+@pytest.fixture
+def own():
+    """Registers an entry point for one test; returns its id."""
+    levels = []
+
+    def register(entry_point):
+        levels.append(f"Grove{len(levels)}-v0")
+        gym.register(levels[-1], entry_point)
+        return levels[-1]
+
+    yield register
+    for level in levels:
+        gym.registry.pop(level)
+
+
+SEEN = ["You see a wall 1 step left", "You see a red key 2 steps forward"]
+
+
+@pytest.mark.parametrize(
+    "around", [ImgObsWrapper, RGBImgPartialObsWrapper, FullyObsWrapper, DictObservationSpaceWrapper]
+)
+def test_wrappers_that_an_id_brings_along_change_no_sentence(own, around):
+    env = babyai_text.make(own(lambda **options: around(Grove(**options))))
+    bare = babyai_text.make(own(Grove))
+    observation, info = env.reset(seed=0)
+    plain, expected = bare.reset(seed=0)
+    for action in (1, 2, 0, 2):
+        assert info["descriptions"] == expected["descriptions"]
+        assert observation["mission"] == plain["mission"] == "get to the goal"
+        assert observation in env.observation_space
+        observation, *_, info = env.step(action)
+        plain, *_, expected = bare.step(action)
+
+
+def test_a_wrapper_that_words_the_mission_is_heard(own):
+    env = babyai_text.make(own(lambda **options: Rewarding(Grove(**options))))
+    observation, info = env.reset(seed=0)
+    assert (observation["mission"], info["descriptions"]) == ("get to the goal", SEEN)
+    observation, reward, *_, info = env.step(6)
+    assert (observation["mission"], reward, info["descriptions"]) == ("look about", 3.0, SEEN)
+
+
+def test_kinds_and_colours_that_minigrid_lacks(own, monkeypatch):
+    """A package adds them to minigrid's tables; in French, too, they are called what they are."""
+
+    class Tree(WorldObj):
+        def __init__(self):
+            super().__init__("tree", "orange")
+
+    monkeypatch.setitem(OBJECT_TO_IDX, "tree", 37)
+    monkeypatch.setitem(COLOR_TO_IDX, "orange", 29)
+    monkeypatch.setitem(COLORS, "orange", np.array([255, 128, 0]))
+    env = babyai_text.make(own(Grove), thing=Tree)
+    assert env.reset(seed=0)[1]["descriptions"][1] == "You see a orange tree 2 steps forward"
+    assert babyai_text.describe(env, "french")[1] == "Tu vois une tree orange 2 pas devant"
+
+
+def test_worker_processes_have_levels_whose_missions_a_lambda_makes(own):
+    envs = babyai_text.make_vec(own(Grove), 2, seeds=[0, 1], backend="process", size=9)
+    observations, infos = envs.reset()
+    assert observations["mission"] == ("get to the goal",) * 2
+    assert infos["descriptions"].tolist() == [SEEN, SEEN]
+    envs.close()
+
+
+def test_which_levels_can_be_described(own):
+    assert is_minigrid("BabyAI-GoToFrench-v0")
+    assert is_minigrid("minigrid:MiniGrid-Empty-5x5-v0")
+    assert not is_minigrid("CartPole-v1")
+    level = own(Grove)
+    assert is_minigrid(level)
+    assert creator_of(level) is Grove
+    assert is_minigrid(own(lambda **options: ImgObsWrapper(Grove(**options))), size=9)
+    assert not is_minigrid(own(lambda: gym.make("CartPole-v1").unwrapped))
 
 
 @pytest.mark.parametrize("level", REGISTERED)

@@ -62,13 +62,18 @@ def write_training(folder, config, success_rates, *, frames_per_update=100, prob
         (folder / "distrib.csv").write_text("\n".join(lines) + "\n")
 
 
-def write_test(folder, config, agent, successes, *, test="no_modification_test", level=MIXED, tasks=TASKS, older=False):
+def write_test(
+    folder, config, agent, successes, *, test="no_modification_test", level=MIXED, tasks=TASKS, older=False, gave_up=0,
+    changed=1,
+):  # fmt: skip
     """The files of one test: as many episodes as there are `successes`, their tasks in turn.
 
     A success has the return 0.9, discounted 0.8, after 10 actions of 2 primitive steps each; a failure 0 after 20.
 
     Args:
-        older: without the columns of discounted return and primitive steps.
+        older: without the columns of discounted return and primitive steps, and what follows them.
+        gave_up: the bot did so in this many failures.
+        changed: prompts that the test changed in every episode.
     """
     rl = config["rl_script_args"]
     config["rl_script_args"] = rl | {"number_episodes": len(successes), "name_environment": level}
@@ -78,12 +83,15 @@ def write_test(folder, config, agent, successes, *, test="no_modification_test",
     episodes = folder / "test" / level / "episodes"
     episodes.mkdir(parents=True, exist_ok=True)
     lines = [
-        "episode,seed,mission,task,episode_return,success,frames" + ",discounted_return,primitive_steps" * (not older)
+        "episode,seed,mission,task,episode_return,success,frames"
+        + ",discounted_return,primitive_steps,gave_up,changed_prompts" * (not older)
     ]
+    left = gave_up
     for k, success in enumerate(np.asarray(successes, dtype=int)):
         task = tasks[k % len(tasks)]
         frames = 20 - 10 * success
-        more = "" if older else f",{0.8 * success},{2 * frames}"
+        more = "" if older else f",{0.8 * success},{2 * frames},{int(not success and left > 0)},{changed}"
+        left -= not success
         lines.append(f'{k},{rl["seed"]},"go to the ball, then stop",{task},{0.9 * success},{success},{frames}{more}')
     (episodes / f"{stem}.csv").write_text("\n".join(lines) + "\n")
     facts = {

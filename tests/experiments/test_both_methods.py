@@ -175,9 +175,3 @@ def test_twosomes_agent_in_babyai_text(tiny, tiny_models, tmp_path):
 def test_what_does_not_fit_is_refused_before_anything_begins(overrides, message):
     with pytest.raises(UserError, match=f"^rl_script_args.{message}"):
         make("twosome_tomato_salad,random", *(f"rl_script_args.{override}" for override in overrides))
-
-
-def test_words_that_no_prompt_has_are_warned_of(caplog):
-    make("twosome_food_preparation,random", "rl_script_args.tests=[no_modification_test,adj_synonym]")
-    [warning] = caplog.messages
-    assert "of the words that adj_synonym substitute none is in the first prompt of VirtualHomeText-Food" in warning

@@ -39,7 +39,8 @@ def first_line(result):
         ("rl_script_args.name_environment=CartPole-v1", "prompter=glam needs info['descriptions']"),
         ("rl_script_args.environment_options={sight: 2}", "by +rl_script_args.environment_options.NAME=VALUE"),
         ("+rl_script_args.environment_options.sight=2", "takes no option 'sight'"),
-        ("rl_script_args.saving_path_logs=~/x", "(quote a value with special characters"),
+        ("rl_script_args.saving_path_logs=~/x", """give 'rl_script_args.saving_path_logs="~/x"'"""),
+        ("=3", "override =3: it names no key"),
     ],
 )  # fmt: skip
 def test_bad_input_gives_one_clear_line(small, tmp_path, override, expected, no_gpu):

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from experiments import experiment_paths
 from experiments.environments import check_environment
+from experiments.errors import UserError
 from experiments.experiment_paths import ExperimentPaths, experiment_id
 from experiments.hydra_script import compose_experiment, known_keys
 from lamorel.config import LoraArgs
@@ -320,3 +321,10 @@ def test_the_storage_root_is_one_variable(monkeypatch, tmp_path):
     for path in OVERLAYS.glob("*.yaml"):
         if path.stem not in ELSEWHERE:
             assert "storage/" not in path.read_text().replace("${oc.env:GLAM_STORAGE,storage}/", ""), path.name
+
+
+@pytest.mark.parametrize("override", ["rl_script_args.name_experiment=lr=1e-5", "machine=1"])
+def test_an_override_that_cannot_be_read_is_named(override):
+    key, _, value = override.partition("=")
+    with pytest.raises(UserError, match=f"override {override}: .*, give '{key}=\"{value}\"'"):
+        compose_experiment("q1_mixed", [override])

@@ -458,7 +458,7 @@ def test_empty_cells_and_files_of_two_tests_are_named(tmp_path, capsys):
     words = write_test(folder, configuration(1), "trained", outcomes(2, 5), test="no_meaning_words")
     write_test(folder, configuration(1), "trained", outcomes(2, 5), test="no_meaning_nouns")
     plain.write_text(plain.read_text().replace(",1,10,", ",,10,", 1))
-    words.write_text(words.read_text() + words.read_text().splitlines()[1] + "\n")
+    words.write_text(words.read_text() + words.read_text().splitlines()[1].replace("0,", "5,", 1) + "\n")
     distrib = folder / "distrib.csv"
     distrib.write_text(distrib.read_text().replace("\n1,100,1,", "\n1,100,,", 1))
     options = ["--tables", "results", "--figures", "probabilities"]
@@ -466,10 +466,10 @@ def test_empty_cells_and_files_of_two_tests_are_named(tmp_path, capsys):
     assert status == 0
     assert sorted(missing) == sorted(
         [
-            f"{plain}: 1 rows lack a number, left out",
+            f"{plain}: column success has no finite number in row 2 (''), left out",
             f"{plain}: truncated, 4 of 5 episodes: left out",
             f"{words}: 6 episodes, but its json tells of 5: left out",
-            f"{distrib}: 1 rows lack a number, left out",
+            f"{distrib}: row 3 is left out, without a whole number as update and prompt",
         ]
     )
     assert pd.read_csv(tmp_path / "out" / "results.csv").test.tolist() == ["no meaning nouns"]

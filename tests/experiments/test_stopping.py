@@ -18,6 +18,7 @@ from experiments.run_log import RunLog
 from experiments.stopping import STOPPED, Stopped, finishing_steps, listen_for_stop, stop_signal
 from experiments.train_language_agent import train
 from experiments.training_run import TrainingRun
+from lamorel.distributed.children import ignore_signal
 from tests.experiments.conftest import ROOT, make_config, script_environment
 from tests.experiments.test_drrn_training import assert_same_run as assert_same_drrn
 from tests.experiments.test_drrn_training import drrn
@@ -137,8 +138,9 @@ def test_a_run_that_is_complete_is_done(symbolic, listening, monkeypatch):
     assert record_of(run)["state"] == "done"
 
 
-def test_what_is_ignored_stays_ignored(listening):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, ignore_signal])
+def test_what_is_ignored_stays_ignored(listening, handler):
+    signal.signal(signal.SIGTERM, handler)
     listen_for_stop()
     signal.raise_signal(signal.SIGTERM)
     with finishing_steps():

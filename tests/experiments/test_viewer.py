@@ -14,8 +14,9 @@ import gymnasium as gym
 import matplotlib.image
 import numpy as np
 import pytest
+from minigrid.core.constants import OBJECT_TO_IDX
 from minigrid.core.grid import Grid
-from minigrid.core.world_object import Ball, Box, Door, Key
+from minigrid.core.world_object import Ball, Box, Door, Key, WorldObj
 
 import babyai_text
 from experiments.agents.base_agent import View
@@ -97,6 +98,17 @@ def test_a_room_by_hand():
     )
     env.agent_dir, env.carrying = 3, None  # north: the two rows from its own up
     assert grid_picture(env) == replace(picture, visible="11111" * 2 + "00000" * 2, agent=(1, 1, 3), carried="100")
+
+
+def test_kinds_and_colours_that_minigrid_lacks_have_a_digit(monkeypatch):
+    monkeypatch.setitem(OBJECT_TO_IDX, "tree", 11)
+    monkeypatch.setitem(OBJECT_TO_IDX, "hedge", 40)  # "z" is for all from 35 on
+    env = babyai_text.make("BabyAI-GoToRedBallNoDists-v0").unwrapped
+    env.reset(seed=0)
+    env.grid = Grid(3, 3)
+    env.grid.set(0, 0, WorldObj("tree", "red"))
+    env.agent_pos, env.carrying = (1, 0), WorldObj("hedge", "grey")
+    assert (grid_picture(env).cells, grid_picture(env).carried) == ("b00" + 8 * "100", "z50")
 
 
 @pytest.mark.parametrize("level", ["BabyAI-UnlockPickup-v0", "BabyAI-GoTo-v0"])
@@ -197,7 +209,7 @@ def nasty_episode():
     picture = GridPicture(2, 1, "600100", "11", (1, 0, 2), "100")
     view = View(TextState(NASTY, [NASTY, "go"], [0, 1]), NASTY, None, {"picture": picture}, 0, True)
     transition = Transition(view, 1, np.log([0.25, 0.75, 0.0001]), None, 0.123456789)  # a third: no candidate of this
-    return EpisodeResult(7, 1_000_000_007, "", "", 0.123456789, True, 1, 0.1, 1, [transition], view)
+    return EpisodeResult(7, 1_000_000_007, "", "", 0.123456789, True, 1, 0.1, 1, False, 0, [transition], view)
 
 
 def test_hostile_texts_stay_texts():

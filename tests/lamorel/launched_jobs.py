@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lamorel import BaseModuleFunction, BaseUpdater, Caller, lamorel_init
@@ -56,6 +57,8 @@ class Learner(BaseUpdater):
             if not hasattr(self, "optimizer"):
                 self.optimizer = torch.optim.Adam(parameters, lr=1e-3, eps=1e-3)
             optimizer = self.optimizer
+        if kwargs["way"] == "control":
+            return {"contexts": contexts, "candidates": candidates, "ids": _current_batch_ids, "note": kwargs["note"]}
         weights = kwargs["weights"][_current_batch_ids]
         optimizer.zero_grad()
         if kwargs["way"] == "accumulate":
@@ -119,6 +122,12 @@ def run_jobs(caller: Caller, folder: Path) -> dict[str, Any]:
     found["functions"] = caller.custom_module_fns(["value"], CONTEXTS, offset=torch.full((100_000,), 1e-5))
     found["generated"] = caller.generate(CONTEXTS, max_new_tokens=4, num_beams=2, num_return_sequences=2)
     found["nothing"] = caller.score([], [])
+    found["arrays"] = caller.score(np.array(CONTEXTS), [np.array(group) for group in CANDIDATES])
+    found["empty groups"] = caller.score(CONTEXTS, [[], *CANDIDATES[1:4], []])
+    found["control"] = [
+        caller.update([text] * 6, groups, optimizer="sgd", way="control", note="save")
+        for text, groups in ((None, [[None]] * 6), ("", [[""]] * 6), ("a", None))
+    ]
     try:
         caller.score(CONTEXTS, CANDIDATES, ["value"], wrong=KeyError("mine"))
     except KeyError as error:

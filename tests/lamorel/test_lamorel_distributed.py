@@ -25,7 +25,8 @@ def launched(request: Any, tiny_models: Any, tmp_path_factory: pytest.TempPathFa
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert (output, errors) == ("", "")
-    return torch.load(launch.folder / "results_0.pt", weights_only=False) | {"folder": launch.folder}
+    found = torch.load(launch.folder / "results_0.pt", weights_only=False)
+    return found | {"folder": launch.folder, "n_llm": request.param}
 
 
 def test_scores_functions_and_texts(launched: dict[str, Any], in_process: dict[str, Any]) -> None:
@@ -40,6 +41,21 @@ def test_scores_functions_and_texts(launched: dict[str, Any], in_process: dict[s
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one["tokens_probability"], other["tokens_probability"])
     assert launched["nothing"] == []
+    torch.testing.assert_close(launched["arrays"], in_process["scores"], rtol=0, atol=1e-4)
+    assert [len(scores) for scores in launched["empty groups"]] == [0, 2, 2, 2, 0]
+
+
+def test_control_messages_reach_every_llm_process(launched: dict[str, Any]) -> None:
+    """Six contexts without a text, or with the same one, are divided evenly among one, two or three processes."""
+    expected: list[tuple[Any, Any]] = [(None, [None]), ("", [""]), ("a", None)]
+    for results, (context, group) in zip(launched["control"], expected, strict=True):
+        assert len(results) == launched["n_llm"]
+        assert sorted(i for result in results for i in result["ids"]) == list(range(6))
+        for result in results:
+            size = 6 // launched["n_llm"]
+            assert (len(result["ids"]), result["contexts"]) == (size, [context] * size)
+            assert result["candidates"] == (None if group is None else [group] * size)
+            assert result["note"] == "save"
 
 
 def test_an_exception_comes_with_its_traceback(launched: dict[str, Any], in_process: dict[str, Any]) -> None:

@@ -213,6 +213,28 @@ def test_a_checkpoint_when_asked_to_stop(launch: Callable[..., Launch]) -> None:
     assert (process.returncode, output, errors) == (0, "every process prints this\n", "")
 
 
+@pytest.mark.parametrize("job", ["children_and_close", pytest.param("children_and_failure", marks=pytest.mark.slow)])
+def test_children_of_llm_processes_are_stopped_and_delay_nothing(launch: Callable[..., Launch], job: str) -> None:
+    """The script starts workers and programs before its Caller, and so in every process."""
+    run = launch(job, gloo_timeout=120)
+    process = run.start(run.command())
+    wait_until(lambda: len(list(run.folder.glob("children_*"))) == 3)
+    lines, seconds = finish(process, run)
+    assert seconds < 100  # in which processes have to start as well, on cores that tests share
+    if job == "children_and_close":
+        [line] = said(run)
+        assert re.fullmatch(r"closed after \d+ s", line)
+        assert int(line.split()[2]) < DEADLINE_S
+        assert (lines, process.returncode) == ([], 0)
+    else:
+        assert process.returncode == 1
+        assert lines[-1] == "lamorel_launcher: rank 0 (RL process) ended with exit code 1"
+        assert sum("ZeroDivisionError: in the script" in line for line in lines) == 1
+    children = [int(pid) for file in run.folder.glob("children_*") for pid in file.read_text().split()]
+    assert len(children) == 3 * (4 if job == "children_and_close" else 6)
+    wait_until(lambda: not any(is_alive(pid) for pid in children), 5)
+
+
 @pytest.mark.slow
 def test_what_fails_in_every_process_is_said_once(launch: Callable[..., Launch]) -> None:
     run = launch("fails early")

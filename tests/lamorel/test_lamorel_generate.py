@@ -32,7 +32,7 @@ def test_greedy_equals_plain_hugging_face_one_at_a_time(tiny: Any) -> None:
             ids = torch.tensor(encoder.contexts([context]))
             new = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, pad_token_id=3)[0]
             new = new[1 if tiny.model_type == "seq2seq" else ids.shape[1] :].tolist()
-            assert result["tokens"] == new
+            assert result["tokens"].tolist() == new
             assert result["text"] == encoder.tokenizer.decode(new, skip_special_tokens=True)
 
 
@@ -53,12 +53,13 @@ def test_logprobs_equal_scores_of_the_same_tokens(tiny: Any, options: dict[str, 
         for context, group, group_again in zip(CONTEXTS, results, again, strict=True):
             assert len(group) == options.get("num_return_sequences", 1)
             for entry, other in zip(group, group_again, strict=True):
-                expected = scored(caller, context, entry["tokens"])
+                expected = scored(caller, context, entry["tokens"].tolist())
                 torch.testing.assert_close(entry["tokens_logprob"], expected, rtol=0, atol=1e-4)
-                assert entry["text_logprob"] == pytest.approx(expected.sum().item(), abs=1e-3)
+                assert entry["text_logprob"].item() == pytest.approx(expected.sum().item(), abs=1e-3)
                 assert ("beam_score" in entry) == ("num_beams" in options)
-                assert other["tokens"] == entry["tokens"]  # the same random state, the same text
-                assert other["text_probability"] == pytest.approx(math.exp(entry["text_logprob"]), rel=1e-3)
+                assert torch.equal(other["tokens"], entry["tokens"])  # the same random state, the same text
+                expected_probability = math.exp(entry["text_logprob"].item())
+                assert other["text_probability"].item() == pytest.approx(expected_probability, rel=1e-3)
                 torch.testing.assert_close(other["tokens_probability"], entry["tokens_logprob"].exp())
 
 
@@ -83,7 +84,7 @@ def test_a_generation_config_is_as_good_as_options(tiny_pair: Any, options: dict
             for entry, *same in zip(group, *others, strict=True):
                 assert ("beam_score" in entry) == ("num_beams" in options)
                 for other in same:
-                    assert other["tokens"] == entry["tokens"]
+                    assert torch.equal(other["tokens"], entry["tokens"])
                     assert other.get("beam_score") == entry.get("beam_score")
 
 
@@ -103,20 +104,25 @@ def test_the_generation_config_of_the_model(tiny_pair: Any, tmp_path: Path, opti
 
 
 def tokens(results: list[list[dict[str, Any]]]) -> list[list[tuple[Any, Any]]]:
-    return [[(entry["tokens"], entry.get("beam_score")) for entry in group] for group in results]
+    return [[(entry["tokens"].tolist(), entry.get("beam_score")) for entry in group] for group in results]
+
+
+def first_tokens(caller: Any, **options: Any) -> list[int]:
+    """The ids that continue the first context of all."""
+    return caller.generate(CONTEXTS, **options)[0][0]["tokens"].tolist()
 
 
 def test_ends_and_stops_in_a_generation_config(tiny_pair: Any) -> None:
     with tiny_pair.caller() as caller:
-        first = caller.generate(CONTEXTS[:1], max_new_tokens=6)[0][0]["tokens"]
+        first = first_tokens(caller, max_new_tokens=6)
         ended = first[: first.index(first[1]) + 1]
         given = GenerationConfig(max_new_tokens=6, eos_token_id=[first[1], END])
-        assert caller.generate(CONTEXTS, generation_config=given)[0][0]["tokens"] == ended
+        assert first_tokens(caller, generation_config=given) == ended
         # An option that is None clears what the config says: no end at all.
-        assert caller.generate(CONTEXTS, generation_config=given, eos_token_id=None)[0][0]["tokens"] == first
+        assert first_tokens(caller, generation_config=given, eos_token_id=None) == first
         stop = caller._worker._llm.module.encoder.tokenizer.decode(first[:2])
         given = GenerationConfig(max_new_tokens=6, stop_strings=[stop])
-        assert caller.generate(CONTEXTS, generation_config=given)[0][0]["tokens"] == first[:2]
+        assert first_tokens(caller, generation_config=given) == first[:2]
         assert given.stop_strings == [stop]
         assert given.pad_token_id is None  # the user's own object is left as it was
 
@@ -124,15 +130,16 @@ def test_ends_and_stops_in_a_generation_config(tiny_pair: Any) -> None:
 def test_tokens_after_the_end_do_not_count(tiny: Any) -> None:
     with tiny.caller() as caller:
         # Ends at different lengths: a context's own first greedy token is made its end.
-        first = caller.generate(CONTEXTS[:1], max_new_tokens=6)[0][0]["tokens"]
+        first = first_tokens(caller, max_new_tokens=6)
         assert len(first) == 6
         results = caller.generate(CONTEXTS, return_logprobs=True, max_new_tokens=6, eos_token_id=[first[1], END])
         for context, [entry] in zip(CONTEXTS, results, strict=True):
-            assert all(token not in (first[1], END) for token in entry["tokens"][:-1])
-            assert len(entry["tokens_logprob"]) == len(entry["tokens"])
-            expected = scored(caller, context, entry["tokens"]).sum().item()
-            assert entry["text_logprob"] == pytest.approx(expected, abs=1e-3)
-        assert results[0][0]["tokens"] == first[: first.index(first[1]) + 1]
+            ids = entry["tokens"].tolist()
+            assert all(token not in (first[1], END) for token in ids[:-1])
+            assert len(entry["tokens_logprob"]) == len(ids)
+            expected = scored(caller, context, ids).sum().item()
+            assert entry["text_logprob"].item() == pytest.approx(expected, abs=1e-3)
+        assert results[0][0]["tokens"].tolist() == first[: first.index(first[1]) + 1]
 
 
 def test_text_after_a_stop_string_does_not_count(tiny_pair: Any) -> None:
@@ -140,10 +147,10 @@ def test_text_after_a_stop_string_does_not_count(tiny_pair: Any) -> None:
         whole = [group[0] for group in caller.generate(CONTEXTS, max_new_tokens=6)]
         stop = caller._worker._llm.module.encoder.tokenizer.decode(whole[0]["tokens"][:2])
         results = caller.generate(CONTEXTS, max_new_tokens=6, stop_strings=[stop])
-        assert results[0][0]["tokens"] == whole[0]["tokens"][:2]
-        together = [group[0]["text_probability"] for group in results]
+        assert torch.equal(results[0][0]["tokens"], whole[0]["tokens"][:2])
+        together = [group[0]["text_probability"].item() for group in results]
         alone = [
-            caller.generate([context], max_new_tokens=6, stop_strings=[stop])[0][0]["text_probability"]
+            caller.generate([context], max_new_tokens=6, stop_strings=[stop])[0][0]["text_probability"].item()
             for context in CONTEXTS
         ]
     assert together == pytest.approx(alone, rel=1e-3)

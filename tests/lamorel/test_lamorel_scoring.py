@@ -175,7 +175,6 @@ def test_add_bos(llama: Any) -> None:
 @pytest.mark.parametrize(
     ("contexts", "candidates", "message"),
     [
-        (["a", "b"], [["x"], []], r"candidates\[1\] is empty"),
         (["a", "b"], [["x"]], "2 contexts"),
         (["a", ""], [["x"], ["x"]], r"contexts\[1\] = '' has no tokens.*set lamorel_args.llm_args.add_bos"),
         (["a", 1], [["x"], ["x"]], r"contexts\[1\]: expected a str"),

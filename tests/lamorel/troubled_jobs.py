@@ -1,7 +1,9 @@
 """A script in which something goes wrong; `rl_script_args.job` says what. Processes leave their ids in its folder."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -83,6 +85,27 @@ def attempt(call: Any) -> None:
         say(f"{type(error).__name__} after {time.monotonic() - start:.0f} s: {error} / {cause}")
 
 
+def start_children(*methods: str) -> list[Any]:
+    """Processes that a script starts before its Caller: some wait for work, others have done theirs and are stopped."""
+    _, pipe = multiprocessing.Pipe()
+    program = [sys.executable, "-c", "import time; time.sleep(600)"]
+    waiting: list[Any] = []
+    for method in methods:
+        context = multiprocessing.get_context(method)
+        waiting += [context.Process(target=pipe.recv, daemon=daemon) for daemon in (True, False)]
+    stopped: Any = multiprocessing.get_context("fork").Process(target=pipe.recv)
+    for worker in (*waiting, stopped):
+        worker.start()
+    waiting += [subprocess.Popen(program), subprocess.Popen(program, start_new_session=True)]
+    (FOLDER / f"children_{RANK}").write_text(" ".join(str(child.pid) for child in waiting))
+    stopped.terminate()
+    stopped.join()
+    other = subprocess.Popen(program)
+    other.terminate()
+    other.wait()
+    return waiting
+
+
 def main(config: Any) -> None:
     job = config.rl_script_args.job
     print("every process prints this")
@@ -94,11 +117,17 @@ def main(config: Any) -> None:
         say_and_wait("failing")
         sys.exit("error: not like this")
     failing = "2" if job == "initializer" else None
+    methods = {"children_and_close": ["fork"], "children_and_failure": ["fork", "spawn"]}
+    children = start_children(*methods[job]) if job in methods else []
     made = []
     functions = {"slow": Slow()} | ({"unused": Unused()} if job == "unused_head" else {})
     attempt(lambda: made.append(Caller(config.lamorel_args, Troubled(), functions, Initializer(failing))))
-    if made:
-        JOBS[job](made[0])
+    try:
+        if made:
+            JOBS[job](made[0])
+    finally:
+        for child in children:
+            child.kill()
 
 
 def loop(caller: Caller) -> None:
@@ -162,6 +191,18 @@ def closes_early(caller: Caller) -> None:
         caller.score(CONTEXTS, CANDIDATES)
 
 
+def children_and_close(caller: Caller) -> None:
+    caller.score(CONTEXTS, CANDIDATES)
+    start = time.monotonic()
+    caller.close()
+    say(f"closed after {time.monotonic() - start:.0f} s")
+
+
+def children_and_failure(caller: Caller) -> None:
+    caller.score(CONTEXTS, CANDIDATES)
+    raise ZeroDivisionError("in the script")
+
+
 def caller_config() -> Any:
     from omegaconf import OmegaConf
 
@@ -186,9 +227,8 @@ def checkpoint_on_sigterm(caller: Caller) -> None:
 
 
 RUNNING = (loop, updates, late_answer, late_exchange, checkpoint_on_sigterm)
-JOBS = {
-    job.__name__: job for job in (*RUNNING, failed_update, mean_of_one, unused_head, hidden_optimizer, closes_early)
-}
+ENDING = (failed_update, mean_of_one, unused_head, hidden_optimizer, closes_early)
+JOBS = {job.__name__: job for job in (*RUNNING, *ENDING, children_and_close, children_and_failure)}
 
 if __name__ == "__main__":
     import hydra

@@ -60,6 +60,8 @@ def test_paths_may_be_relative_and_overrides_are_handed_on(folder: Path, name: s
         (["rl_script_args.path=null"], "rl_script_args.path is not set"),
         (["rl_script_args.path=5"], "rl_script_args.path: expected the path of a script, got 5"),
         (["rl_script_args.sed=1"], "Could not override 'rl_script_args.sed'"),
+        (["+rl_script_args.note=lr=1e-5"], r"""give '\+rl_script_args.note="lr=1e-5"'"""),
+        (["=3"], "override =3: it names no key"),
         (["lamorel_args.llm_args.model_path=???"], "model_path is required: give it, or n_llm_processes=0 where none"),
         (["+lamorel_args.llm_args.dtyp=x"], "lamorel_args.llm_args.dtyp is not a key of Lamorel; did you mean dtype"),
         (args(mixed_precison="bf16"), "mixed_precison is not a flag of accelerate launch; did you mean mixed_prec"),
@@ -67,8 +69,14 @@ def test_paths_may_be_relative_and_overrides_are_handed_on(folder: Path, name: s
         (args(num_machines=2), "num_machines is 2: set main_process_ip and main_process_port"),
         (args(machine_rank=1), "machine_rank is 1, but num_machines is 1"),
         (args(main_process_port=70000), "main_process_port: expected a number of at most 65535, got 70000"),
-        (args(config_file="conf/broken.yaml"), "config_file: conf/broken.yaml: while parsing a flow mapping"),
+        (args(config_file="conf/broken.yaml"), "config_file: .*conf/broken.yaml: while parsing a flow mapping"),
         (["+more=broken"], "while parsing a flow mapping .*broken.yaml"),
+        (
+            args(machine_rank=1, config_file="no.yaml"),
+            "num_machines is 1 .*config_file no.yaml does not exist, nor does",
+        ),
+        (args(num_machines=2, config_file="no.yaml"), r"set main_process_ip.*\(.*config_file no.yaml does not exist"),
+        (["+lamorel_args.updater_args=3"], "lamorel_args.updater_args: expected dict or null, got 3"),
         (args(num_machines=3, main_process_ip="h", main_process_port=1), "num_machines is 3, but there are 2 proc"),
     ],
 )
@@ -112,6 +120,34 @@ def test_a_file_of_accelerate_fills_in_what_is_left_open(folder: Path) -> None:
     assert (found.num_machines, found.main_process_port, found.main_process_ip) == (2, 99, "host")
     assert settings.environment["ACCELERATE_MIXED_PRECISION"] == "bf16"
     assert read(*args(config_file="missing.yaml")).lamorel.accelerate_args.num_machines == 1
+
+
+def test_a_file_of_accelerate_beside_the_configuration(folder: Path) -> None:
+    """As configurations of Lamorel 0.2 name it; one in the working folder goes before it."""
+    (folder / "conf" / "accelerate").mkdir()
+    OmegaConf.save({"num_cpu_threads_per_process": 3}, folder / "conf" / "accelerate" / "default.yaml")
+    given = args(config_file="accelerate/default.yaml")
+    assert read(*given).environment["OMP_NUM_THREADS"] == "3"
+    (folder / "accelerate").mkdir()
+    OmegaConf.save({"num_cpu_threads_per_process": 4}, folder / "accelerate" / "default.yaml")
+    assert read(*given).environment["OMP_NUM_THREADS"] == "4"
+
+
+@pytest.mark.parametrize("suffix", ["", ".yaml"])
+def test_the_name_of_the_configuration_may_be_absolute(folder: Path, suffix: str) -> None:
+    settings = read("rl_script_args.seed=7", name=str(folder / "conf" / f"run{suffix}"))
+    assert settings.lamorel.llm_args.seed == 7
+    assert settings.arguments[:4] == ("--config-path", str(folder / "conf"), "--config-name", "run")
+
+
+def test_keys_of_old_configurations(folder: Path) -> None:
+    """The launcher counts processes itself, and updaters are made by scripts: neither key needs a value."""
+    settings = read("+lamorel_args.updater_args=null", *args(num_processes="???"))
+    assert settings.lamorel.updater_args is None
+    tree = {"llm_args": {"model_path": "x"}, "accelerate_args": {"num_processes": "???"}}
+    assert parse_config(OmegaConf.create(tree)).accelerate_args.num_machines == 1
+    with pytest.raises(LamorelConfigError, match=r"lamorel_args.accelerate_args.machine_rank is required: give it$"):
+        read(*args(machine_rank="???"))
 
 
 def test_ranks_are_spread_evenly() -> None:

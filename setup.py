@@ -49,6 +49,7 @@ setup(
         "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9", "mypy>=1.13"],
         "browser": ["playwright>=1.49"],  # `make test-browser`; drives the system's browser, downloads none
         "gym": ["gym==0.26.2"],  # registers the levels in the old `gym` as well
+        "gguf": ["gguf>=0.10", "transformers>=5.18,<6"],  # a GGUF file as lamorel_args.llm_args.model_path
         "quantization": ["bitsandbytes>=0.43"],  # lamorel_args.llm_args.load_in_4bit, load_in_8bit
         "cluster": ["hydra-submitit-launcher>=1.2"],  # sweeps: -m hydra/launcher=slurm
         "tracking": ["wandb>=0.17"],  # rl_script_args.wandb

@@ -89,6 +89,6 @@ def _weights(config: Config, paths: ExperimentPaths, update: int | None) -> Any:
         return {"update": update}  # a training that runs has replaced it since
     if config.agent != "llm":
         return None
-    folder = Path(str(config.rl.im_path if config.rl.im_learning else config.lamorel.llm_args.model_path)).expanduser()
-    files = [path for path in folder.glob("[!.]*") if path.is_file()]
+    model = Path(str(config.rl.im_path if config.rl.im_learning else config.lamorel.llm_args.model_path)).expanduser()
+    files = [path for path in (model, *model.glob("[!.]*")) if path.is_file()]
     return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(files)} or None

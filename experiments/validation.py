@@ -187,5 +187,5 @@ def _validate_tests(rl: RLScriptArgs, complain: Any) -> None:
             complain("language", "modified_action_space renames English actions, use language=english")
         if rl.new_action_space is None or len(rl.new_action_space) != len(rl.action_space):
             complain("new_action_space", f"give one new name for each of the {len(rl.action_space)} actions")
-    if rl.im_learning and not Path(rl.im_path).expanduser().is_dir():
+    if rl.im_learning and not Path(rl.im_path).expanduser().exists():
         complain("im_path", "the folder of the cloned model does not exist, give an existing one")

@@ -22,8 +22,8 @@ def has_adapter(model: Any) -> bool:
 
 
 def base_of_adapter(location: str) -> str | None:
-    """The model that an adapter folder (or hub id) was made for; None where `location` holds no adapter."""
-    found = find_adapter_config_file(location)
+    """The model that an adapter folder (or hub id) was made for; None for a folder without an adapter, or a file."""
+    found = None if Path(location).is_file() else find_adapter_config_file(location)
     if found is None:
         return None
     return json.loads(Path(found).read_text(encoding="utf-8"))["base_model_name_or_path"]

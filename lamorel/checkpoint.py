@@ -51,7 +51,8 @@ def save(folder: Path, llm: LLMModule, updater: BaseUpdater | None, *, merge_ada
         except ValueError as error:
             raise CheckpointError(str(error)) from error
     else:
-        _check_adapter_is_all(llm)
+        with quiet():
+            _check_adapter_is_all(llm)
         state = updater_state(updater)
     _check_other_kind(folder, adapter=has_adapter(model))
     with quiet():
@@ -77,7 +78,7 @@ def load(folder: Path, llm: LLMModule, updater: BaseUpdater | None) -> None:
     with _reading(folder, HEADS_FILE):
         live_heads, saved_heads = llm._module_functions.state_dict(), load_file(folder / HEADS_FILE)
     _check_fit(folder, live_heads, saved_heads)
-    with _reading(folder, "the model"):
+    with _reading(folder, "the model"), quiet():
         live_model, saved_model = _model_tensors(folder, llm._LLM_model)
     _check_fit(folder, live_model, saved_model)
     with _reading(folder, OPTIMIZER_FILE):
@@ -144,8 +145,7 @@ def _model_tensors(folder: Path, model: Any) -> tuple[dict[str, torch.Tensor], d
             f"a quantised model is loaded from {LLM_KEY}.model_path; only its adapter can be restored"
         )
     # Through from_pretrained, which knows about shards, tied weights and renamed tensors.
-    with quiet():
-        saved, report = type(model).from_pretrained(folder, dtype=model.dtype, output_loading_info=True)
+    saved, report = type(model).from_pretrained(folder, dtype=model.dtype, output_loading_info=True)
     # What is missing would be made up, not read.
     for name in sorted(report["missing_keys"]):
         raise CheckpointError(f"{folder} has no tensor {name}, which its config.json asks for")

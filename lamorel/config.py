@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 LLM_KEY = "lamorel_args.llm_args"  # in error texts, which name full keys
+_PLAIN_MODEL = ("*.safetensors", "pytorch_model*.bin", "adapter_config.json")  # in a folder, before a GGUF file
 
 
 class LamorelConfigError(ValueError):
@@ -76,7 +77,7 @@ class ParallelismArgs:
 @dataclass(frozen=True)
 class LLMArgs:
     model_type: str = _one_of("seq2seq", "seq2seq", "causal")
-    model_path: str | None = None  # folder or hub id; required where an LLM is loaded
+    model_path: str | None = None  # folder, GGUF file or hub id; required where an LLM is loaded
     pretrained: bool = True  # False: random weights of the model's architecture, drawn from `seed`
     minibatch_size: int = _at_least(1, 16)  # rows (context, or context with candidate) of any one forward
     # Tokens of one forward and backward of an update; None: 2048 on a CPU, on a GPU what its memory is taken to hold.
@@ -218,20 +219,47 @@ def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
         raise LamorelConfigError(f"{path}: expected a number of at most {metadata['maximum']}, got {value!r}")
 
 
+def gguf_file(model_path: str) -> Path | None:
+    """The GGUF file that a `model_path` is, or that a folder without a plain model holds; None for other models.
+
+    Raises:
+        LamorelConfigError: the folder holds several, or the file is a part of a model.
+    """
+    key = f"{LLM_KEY}.model_path"
+    path = Path(os.path.expanduser(model_path))  # leaves the ~ of an unknown user, where Path.expanduser fails
+    found = [path] if path.is_file() and path.suffix == ".gguf" else []
+    if path.is_dir() and not any(next(path.glob(pattern), None) for pattern in _PLAIN_MODEL):
+        found = sorted(path.glob("*.gguf"))
+    if not found:
+        return None
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise LamorelConfigError(f"{key}: {path} holds several GGUF files ({names}): give the path of one")
+    if re.search(r"-\d{5}-of-(?!00001)\d{5}\.gguf$", found[0].name):
+        raise LamorelConfigError(
+            f"{key}: {found[0]} is a part of a model, and transformers reads whole GGUF files: join the parts with "
+            f"llama.cpp's llama-gguf-split --merge"
+        )
+    return found[0]
+
+
 def _check_model_path(model_path: str | None) -> None:
-    """`model_path` is a model folder that exists, or may be the id of a model on the hub."""
+    """`model_path` is a model folder or GGUF file that exists, or may be the id of a model on the hub."""
     key = f"{LLM_KEY}.model_path"
     if model_path is None:
-        raise LamorelConfigError(f"{key} is required: a folder with a Hugging Face model, or a hub id")
-    folder = Path(os.path.expanduser(model_path))  # leaves the ~ of an unknown user, where Path.expanduser fails
+        raise LamorelConfigError(f"{key} is required: a folder with a Hugging Face model, a GGUF file, or a hub id")
+    if gguf_file(model_path) is not None:
+        return
+    folder = Path(os.path.expanduser(model_path))
     if folder.is_dir():
         if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise LamorelConfigError(f"{key}: {folder} holds no config.json, so it is not a Hugging Face model folder")
         return
     looks_like_hub_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model_path) is not None
     parent_exists = len(folder.parts) > 1 and folder.parent.is_dir()
-    if not looks_like_hub_id or parent_exists:
+    is_gguf = folder.suffix == ".gguf"
+    if not looks_like_hub_id or parent_exists or is_gguf:
         raise LamorelConfigError(
-            f"{key}: model folder {folder} does not exist (working folder: {Path.cwd()}); "
-            f"give the folder of a model, or a hub id such as google/flan-t5-small"
+            f"{key}: {'GGUF file' if is_gguf else 'model folder'} {folder} does not exist (working folder: "
+            f"{Path.cwd()}); give the folder of a model, or a hub id such as google/flan-t5-small"
         )

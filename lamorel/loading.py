@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import struct
 import sys
 import textwrap
 import warnings
@@ -20,11 +21,13 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from transformers.utils import is_gguf_available
 from transformers.utils import logging as transformers_logging
 
 from lamorel.adapters import add_lora, base_of_adapter, load_adapter
 from lamorel.compiling import check_compiler, compile_layers
-from lamorel.config import LLM_KEY, LamorelConfigError, LLMArgs, LoraArgs
+from lamorel.config import LLM_KEY, LamorelConfigError, LLMArgs, LoraArgs, gguf_file
+from lamorel.output_head import asks_for_own_head, is_tied_regardless, separate_head, share_embedding
 from lamorel.placement import free_memory, place
 from lamorel.quantization import quantization_config, quantization_key
 
@@ -37,18 +40,37 @@ _STREAMS = {"model": 0, "heads": 1}
 _KEY = f"{LLM_KEY}.model_path"
 
 # What damaged or unknown files end in, inside transformers; plain RuntimeErrors are told by their text.
-_BAD_JSON = (ValueError, TypeError, KeyError, StrictDataclassError)
+_BAD_METADATA = (ValueError, TypeError, LookupError, StrictDataclassError, struct.error)
 _BAD_WEIGHTS = (EOFError, json.JSONDecodeError, pickle.UnpicklingError, SafetensorError)
 _BAD_WEIGHTS_TEXTS = ("PytorchStreamReader", "ignore_mismatched_sizes")
 
 
 def model_location(model_path: str) -> str:
-    """What Hugging Face's `from_pretrained` takes for a `model_path`: the folder, `~` expanded, or else the hub id.
+    """The model that a `model_path` means: an absolute path, `~` expanded, of a folder or GGUF file, or else a hub id.
 
-    Folders are absolute: an adapter's checkpoint names its model, and is to be loaded from any working folder.
+    Paths are absolute: an adapter's checkpoint names its model, and is to be loaded from any working folder.
     """
-    folder = os.path.expanduser(model_path)
-    return os.path.abspath(folder) if os.path.isdir(folder) else model_path
+    path = os.path.expanduser(model_path)
+    return os.path.abspath(path) if os.path.exists(path) else model_path
+
+
+def pretrained_source(model_path: str) -> tuple[str, dict[str, Any]]:
+    """What Hugging Face's `from_pretrained` takes for a `model_path`: folder or hub id, and options.
+
+    Raises:
+        LamorelConfigError: the model is a GGUF file, and the package gguf is not installed.
+    """
+    location = model_location(model_path)
+    file = gguf_file(location)
+    if file is None:
+        return location, {}
+    if not (is_gguf_available() and hasattr(transformers, "GgufConfig")):
+        raise LamorelConfigError(
+            f"{_KEY} {model_path}: to read {file.name}, the package gguf is needed: pip install gguf, or convert the "
+            f"file where it is installed: from_pretrained(folder, gguf_file={file.name!r}) and save_pretrained, of "
+            f"model and tokenizer"
+        )
+    return str(file.parent), {"gguf_file": str(file)}
 
 
 def read_config(args: LLMArgs) -> Any:
@@ -78,12 +100,10 @@ def read_any_config(args: LLMArgs) -> Any:
     assert args.model_path is not None
     _check_hub_id(args.model_path)
     location = model_location(args.model_path)
-    remedy = "give the folder or hub id of a model that this version of transformers knows"
-    with quiet(), _reading(args.model_path, "config.json", remedy):
+    remedy = "give the folder, GGUF file or hub id of a model that this version of transformers knows"
+    with quiet(), _reading(args.model_path, "configuration", remedy):
         base = base_of_adapter(location)
-        config = transformers.AutoConfig.from_pretrained(
-            location if base is None else model_location(base), trust_remote_code=args.trust_remote_code
-        )
+        config = _config_as_written(args, location if base is None else base)
     if base is not None and args.lora is not None:
         raise LamorelConfigError(
             f"{LLM_KEY}.lora asks for new adapters, but {args.model_path} is an adapter, which is trained further: "
@@ -92,13 +112,26 @@ def read_any_config(args: LLMArgs) -> Any:
     return config
 
 
+def _config_as_written(args: LLMArgs, model_path: str) -> Any:
+    """The configuration of a model that is no adapter, with the head that its file asks for."""
+    source, options = pretrained_source(model_path)
+    if options:
+        written, _ = transformers.PreTrainedConfig.get_config_dict(source, **options)  # slow: reads all of the metadata
+        config = transformers.AutoConfig.for_model(**written)
+    else:
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=args.trust_remote_code)
+        written, _ = transformers.PreTrainedConfig.get_config_dict(source)
+    if asks_for_own_head(written):
+        config.tie_word_embeddings = False
+    return config
+
+
 def load_tokenizer(args: LLMArgs) -> Any:
-    """The tokenizer beside the model."""
+    """The tokenizer beside the model, or in its GGUF file."""
     assert args.model_path is not None
     with quiet(), _reading(args.model_path, "tokenizer", "save the model's tokenizer into its folder again"):
-        return transformers.AutoTokenizer.from_pretrained(
-            model_location(args.model_path), trust_remote_code=args.trust_remote_code
-        )
+        source, options = pretrained_source(args.model_path)
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=args.trust_remote_code, **options)
 
 
 def load_model(args: LLMArgs, config: Any, device: torch.device) -> Any:
@@ -116,8 +149,13 @@ def load_model(args: LLMArgs, config: Any, device: torch.device) -> Any:
         with _reading(args.model_path, "weights", "copy or download the model again"), _building(args, config):
             if args.lora is not None and args.pretrained:
                 _check_targets(args, args.lora, config)
-            location = adapter if base is None else model_location(base)
-            model = _from_pretrained(args, location, device) if args.pretrained else _from_config(args, config)
+            location = adapter if base is None else base
+            if args.pretrained:
+                model = _from_pretrained(args, location, device)
+                if is_tied_regardless(config):
+                    separate_head(model)
+            else:
+                model = _from_config(args, config)
         used = model.config._attn_implementation
         if used != args.attention:
             logger.info("%s has no %s attention: %s is used", type(model).__name__, args.attention, used)
@@ -144,17 +182,26 @@ def seeded(seed: int, stream: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars where nobody watches them, as they fill log files; no word on how peft calls transformers."""
+    """No progress bars without a terminal, as they fill log files; no misleading warnings of transformers and peft."""
     was_enabled = transformers_logging.is_progress_bar_enabled()
+    of_models = logging.getLogger("transformers.modeling_utils")
+    of_models.addFilter(_is_no_advice_to_untie)
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", r"Could not find a config file in .*\.gguf", UserWarning)
             yield
     finally:
+        of_models.removeFilter(_is_no_advice_to_untie)
         if was_enabled:
             transformers_logging.enable_progress_bar()
+
+
+def _is_no_advice_to_untie(record: logging.LogRecord) -> bool:
+    """Transformers advises it for every T5 1.1, although its config.json has it (see `output_head`)."""
+    return "specifies to tie shared.weight to lm_head.weight" not in record.getMessage()
 
 
 @contextmanager
@@ -170,7 +217,7 @@ def _reading(model_path: str, part: str, remedy: str) -> Iterator[None]:
         if part == "weights":
             unreadable = isinstance(error, _BAD_WEIGHTS) or any(text in str(error) for text in _BAD_WEIGHTS_TEXTS)
         else:
-            unreadable = isinstance(error, _BAD_JSON)
+            unreadable = isinstance(error, _BAD_METADATA)
         if not unreadable:
             raise
         raise LamorelConfigError(
@@ -220,7 +267,7 @@ def _check_targets(args: LLMArgs, lora: LoraArgs, config: Any) -> None:
 
 def _check_hub_id(model_path: str) -> None:
     """Finds out in seconds, not after a minute of transformers' retries, that the hub does not have a model."""
-    if Path(model_location(model_path)).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE:
+    if Path(model_location(model_path)).exists() or huggingface_hub.constants.HF_HUB_OFFLINE:
         return
     if isinstance(huggingface_hub.try_to_load_from_cache(model_path, "config.json"), str):
         return
@@ -242,27 +289,42 @@ def _reason(error: Exception) -> str:
     return textwrap.shorten((str(error).splitlines() or [""])[0], 240) or type(error).__name__
 
 
-def _from_pretrained(args: LLMArgs, location: str, device: torch.device) -> Any:
-    options: dict[str, Any] = {}
-    if quantization_key(args) is not None:
+def _from_pretrained(args: LLMArgs, model_path: str, device: torch.device) -> Any:
+    source, options = pretrained_source(model_path)
+    key = quantization_key(args)
+    if options:
+        if key is not None:
+            raise LamorelConfigError(
+                f"{LLM_KEY}.{key} cannot be combined with the GGUF file {options['gguf_file']}: leave it out, or save "
+                f"the model as a Hugging Face one first, without it"
+            )
+        # else its weights stay in blocks where the package kernels is installed, and cannot be trained
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    elif key is not None:
         options["quantization_config"] = quantization_config(args, DTYPES[args.dtype])
         spread = args.parallelism.model_parallelism_size
         options["device_map"] = {"": device} if spread == 1 else "auto"
         if spread > 1:
             options["max_memory"] = free_memory(spread)
-    return _AUTO_CLASSES[args.model_type].from_pretrained(
-        location,
+    model = _AUTO_CLASSES[args.model_type].from_pretrained(
+        source,
         dtype=DTYPES[args.dtype],
         attn_implementation=_attention(args),
         trust_remote_code=args.trust_remote_code,
         **options,
     )
+    if "gguf_file" in options:
+        model.name_or_path = options["gguf_file"]  # not its folder, which may hold others: adapters name their model
+    return model
 
 
 def _from_config(args: LLMArgs, config: Any) -> Any:
-    return _AUTO_CLASSES[args.model_type].from_config(
+    model = _AUTO_CLASSES[args.model_type].from_config(
         config,
         dtype=DTYPES[args.dtype],
         attn_implementation=_attention(args),
         trust_remote_code=args.trust_remote_code,
     )
+    if is_tied_regardless(config):
+        share_embedding(model)
+    return model

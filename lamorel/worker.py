@@ -22,6 +22,7 @@ from lamorel.module_function import BaseModuleFunction
 from lamorel.placement import check_device, input_device
 from lamorel.tokenization import TextEncoder
 from lamorel.updater import BaseUpdater
+from lamorel.vocabulary import rows
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class Worker:
             module: Any = LLMModule(model, encoder, dict(functions), args)
             if initializer is not None:
                 module = initializer.initialize_model(module)
+        encoder.fit_to(rows(module._LLM_model))  # which an initializer may have resized
         self._llm = wrap(module.eval())
         self._updater = updater
         if updater is not None:

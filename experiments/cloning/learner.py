@@ -24,6 +24,7 @@ from lamorel.config import LLMArgs, parse_config
 from lamorel.loading import load_model, load_tokenizer, model_type_of, quiet, read_any_config
 from lamorel.placement import place
 from lamorel.tokenization import TextEncoder
+from lamorel.vocabulary import rows
 
 OPTIMIZER_FILE = "optimizer.pt"
 
@@ -183,4 +184,5 @@ def load(
             model = place(merged(model), args, device).eval()
         except ValueError as error:
             raise UserError(f"--model_dir {source} is an adapter: {error}") from error
+    encoder.fit_to(rows(model))
     return model.requires_grad_(True), encoder, args

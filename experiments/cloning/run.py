@@ -43,7 +43,7 @@ def read_record(folder: Path, remedy: str) -> dict[str, Any] | None:
     path = folder / RECORD
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter for a GGUF file
         return None
     except ValueError as error:
         raise UserError(f"{path} cannot be read ({error}): put back a copy, or give {remedy}") from error

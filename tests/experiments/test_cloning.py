@@ -14,7 +14,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from peft import LoraConfig, TaskType, get_peft_model
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from experiments.checkpoint import CheckpointStore
 from experiments.clm_behavioral_cloning import main
@@ -28,6 +28,7 @@ from experiments.post_training_tests import run_tests
 from experiments.tiny_llm.vocabulary import word_level_tokenizer
 from experiments.train_language_agent import train
 from lamorel import Caller
+from lamorel.config import LamorelConfigError
 from tests.experiments.cloning_runs import (
     LEVEL,
     arguments,
@@ -347,6 +348,16 @@ def test_bad_input_is_one_line(data, tiny_models, tmp_path, monkeypatch, capsys)
     assert found.out == ""
     assert found.err.splitlines()[-1].startswith(f"error: --model_dir: model folder {tmp_path}/nothing does not exist")
     run(data, tiny_models / "t5", out, train_transitions=12)  # the mistake has not taken the folder
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model(tiny_models, tmp_path):
+    folder = shutil.copytree(tiny_models / "llama", tmp_path / "llama")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    size = len(tokenizer)
+    tokenizer.add_tokens(["unheard-of"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(LamorelConfigError, match=rf"ids up to {size} \('unheard-of'\), but .* have {size} rows"):
+        load(str(folder), torch.device("cpu"))
 
 
 def test_the_script(data, tiny_models, tmp_path, small):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -196,6 +197,27 @@ def test_embeddings_alone_are_copied(small, tiny_models):
         assert torch.equal(model.get_input_embeddings().weight, pretrained["shared.weight"])
         name = "encoder.block.0.layer.0.SelfAttention.q.weight"
         assert not torch.equal(model.state_dict()[name], pretrained[name])
+
+
+def test_an_output_head_of_its_own_is_left_alone(small, tiny_models, tmp_path):
+    """As in T5 1.1 and Flan-T5, whose embeddings would make scores ten times as large."""
+    folder = Path(shutil.copytree(tiny_models / "t5", tmp_path / "t5"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    heads, embeddings = [], []
+    for copied in (True, False):
+        options = ["pretrained=false", f"model_path={folder}"]
+        overrides = [*small, *(f"lamorel_args.llm_args.{option}" for option in options)]
+        config = make_config([*overrides, f"rl_script_args.load_embedding={copied}"])
+        with make_caller(config, make_policy(config.rl)) as caller:
+            state = caller._worker._llm.module._LLM_model.state_dict()
+            heads.append(state["lm_head.weight"])
+            embeddings.append([state[f"{part}.embed_tokens.weight"] for part in ("encoder", "decoder")])
+    pretrained = load_file(folder / "model.safetensors")["shared.weight"]
+    assert all(torch.equal(embedding, pretrained) for embedding in embeddings[0])
+    assert not any(torch.equal(embedding, pretrained) for embedding in embeddings[1])
+    assert torch.equal(*heads)
+    assert not torch.equal(heads[0], pretrained)
 
 
 @pytest.mark.parametrize("backend", ["sync", "process"])

@@ -118,7 +118,7 @@ def test_without_a_file_base_yaml_is_read():
         ("rl_script_args: {nmu_envs: 3}", "rl_script_args.nmu_envs: Key 'nmu_envs' not in 'RLScriptArgs'"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_one_line(folder, text, message):
+def test_a_faulty_file_gives_one_line(folder, text, message):
     if text is not None:
         (folder / "old" / "other.yaml").write_text(text)
     with pytest.raises(UserError, match=message):

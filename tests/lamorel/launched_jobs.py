@@ -124,6 +124,7 @@ def run_jobs(caller: Caller, folder: Path) -> dict[str, Any]:
     found["nothing"] = caller.score([], [])
     found["arrays"] = caller.score(np.array(CONTEXTS), [np.array(group) for group in CANDIDATES])
     found["empty groups"] = caller.score(CONTEXTS, [[], *CANDIDATES[1:4], []])
+    found["accelerator"] = (caller.accelerator.process_index, caller.accelerator.num_processes)
     found["control"] = [
         caller.update([text] * 6, groups, optimizer="sgd", way="control", note="save")
         for text, groups in ((None, [[None]] * 6), ("", [[""]] * 6), ("a", None))

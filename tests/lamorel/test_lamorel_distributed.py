@@ -43,6 +43,7 @@ def test_scores_functions_and_texts(launched: dict[str, Any], in_process: dict[s
     assert launched["nothing"] == []
     torch.testing.assert_close(launched["arrays"], in_process["scores"], rtol=0, atol=1e-4)
     assert [len(scores) for scores in launched["empty groups"]] == [0, 2, 2, 2, 0]
+    assert launched["accelerator"] == (0, launched["n_llm"] + 1)
 
 
 def test_control_messages_reach_every_llm_process(launched: dict[str, Any]) -> None:

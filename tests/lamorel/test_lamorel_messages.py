@@ -137,6 +137,9 @@ def test_batches_of_several_rl_processes() -> None:
     assert (found["lr"], found["name"], found["pair"]) == (0.1, "x", [1, 2, 3, 4])
     with pytest.raises(ValueError, match="RL process 1 gave \\['b'\\]"):
         join_batches([(["a"], [["b"]], {"a": 1}), (["a"], [["b"]], {"b": 1})])
+    assert join_batches([(["a"], None, {}), (["b"], None, {})]) == (["a", "b"], None, {})
+    with pytest.raises(ValueError, match="some RL processes gave candidates, others None"):
+        join_batches([(["a"], [["b"]], {}), (["a"], None, {})])
 
 
 class TwoArgumentsError(Exception):

@@ -64,7 +64,7 @@ def choose_dtype(args: LLMArgs, device: torch.device, *, updates: bool) -> LLMAr
 
 def _cpu_has_bf16() -> bool:
     """Whether this processor multiplies bf16 matrices in hardware; False with a torch that cannot tell."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 

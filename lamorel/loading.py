@@ -24,10 +24,10 @@ from safetensors import SafetensorError
 from transformers.utils import is_gguf_available
 from transformers.utils import logging as transformers_logging
 
+from lamorel import output_head
 from lamorel.adapters import add_lora, base_of_adapter, load_adapter
 from lamorel.compiling import check_compiler, compile_layers
 from lamorel.config import LLM_KEY, LamorelConfigError, LLMArgs, LoraArgs, gguf_file
-from lamorel.output_head import asks_for_own_head, is_tied_regardless, separate_head, share_embedding
 from lamorel.placement import free_memory, place
 from lamorel.quantization import quantization_config, quantization_key
 
@@ -51,7 +51,7 @@ def model_location(model_path: str) -> str:
     Paths are absolute: an adapter's checkpoint names its model, and is to be loaded from any working folder.
     """
     path = os.path.expanduser(model_path)
-    return os.path.abspath(path) if os.path.exists(path) else model_path
+    return os.path.abspath(path) if os.path.isdir(path) or path.endswith(".gguf") else model_path
 
 
 def pretrained_source(model_path: str) -> tuple[str, dict[str, Any]]:
@@ -121,8 +121,7 @@ def _config_as_written(args: LLMArgs, model_path: str) -> Any:
     else:
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=args.trust_remote_code)
         written, _ = transformers.PreTrainedConfig.get_config_dict(source)
-    if asks_for_own_head(written):
-        config.tie_word_embeddings = False
+    output_head.ask_as_written(config, written)
     return config
 
 
@@ -152,8 +151,7 @@ def load_model(args: LLMArgs, config: Any, device: torch.device) -> Any:
             location = adapter if base is None else base
             if args.pretrained:
                 model = _from_pretrained(args, location, device)
-                if is_tied_regardless(config):
-                    separate_head(model)
+                output_head.separate_head(model, config)
             else:
                 model = _from_config(args, config)
         used = model.config._attn_implementation
@@ -319,12 +317,10 @@ def _from_pretrained(args: LLMArgs, model_path: str, device: torch.device) -> An
 
 
 def _from_config(args: LLMArgs, config: Any) -> Any:
-    model = _AUTO_CLASSES[args.model_type].from_config(
+    return output_head.from_config(
+        _AUTO_CLASSES[args.model_type],
         config,
         dtype=DTYPES[args.dtype],
         attn_implementation=_attention(args),
         trust_remote_code=args.trust_remote_code,
     )
-    if is_tied_regardless(config):
-        share_embedding(model)
-    return model

@@ -2,21 +2,20 @@
 
 PAPER-DIFF(20): transformers 5 ties the head of T5, mT5, UMT5 and LongT5 to the embeddings even where config.json says
 `tie_word_embeddings: false`, as it does for T5 1.1 and Flan-T5. Transformers 4, and with it the released code, did not.
+It writes T5 1.1 and LongT5 as `tie_word_embeddings: true` with `scale_decoder_outputs: false`.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 
-def asks_for_own_head(config_json: Mapping[str, Any]) -> bool:
-    """Whether a config.json describes a model whose head is a matrix of its own.
-
-    Transformers 5 writes T5 1.1 as `tie_word_embeddings: true` with `scale_decoder_outputs: false`; published T5 models
-    scale the decoder's output exactly where the head is the embedding.
-    """
-    return config_json.get("tie_word_embeddings") is False or config_json.get("scale_decoder_outputs") is False
+def ask_as_written(config: Any, config_json: Mapping[str, Any]) -> None:
+    """Let `config`, as transformers read it, ask for the head that its file asks for; in place."""
+    if config_json.get("tie_word_embeddings") is False:
+        config.tie_word_embeddings = False
 
 
 def is_tied_regardless(config: Any) -> bool:
@@ -26,17 +25,35 @@ def is_tied_regardless(config: Any) -> bool:
     return type(config).from_dict(config.to_dict()).tie_word_embeddings
 
 
-def separate_head(model: Any) -> None:
-    """Give a loaded model of such a family a head of its own, and the config that says so; in place.
+def separate_head(model: Any, config: Any) -> None:
+    """Give a loaded model the head that `config` asks for, and a config that is true of it; in place.
 
-    Where its file has a head that differs from the embedding, transformers has not tied them.
+    Transformers has not tied a head that its file holds and that differs from the embedding. A head that is the
+    embedding becomes a copy.
     """
-    model.config.tie_word_embeddings = False  # UMT5 scales the decoder's output by it, and it is saved
-    head = model.get_output_embeddings()
-    if head.weight is model.get_input_embeddings().weight:
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    asked = is_tied_regardless(config)
+    if asked and head.weight is embeddings.weight:
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    if asked or (_is_unscaled(config) and head.weight is not embeddings.weight):
+        model.config.tie_word_embeddings = False  # UMT5 scales the decoder's output by it
 
 
-def share_embedding(model: Any) -> None:
-    """Let encoder and decoder of a model of such a family, built untied, use one embedding, as published; in place."""
-    model.set_input_embeddings(model.get_input_embeddings())
+def from_config(auto_class: Any, config: Any, **options: Any) -> Any:
+    """A model with random weights that has the head `config` asks for. Encoder and decoder use one embedding.
+
+    Args:
+        auto_class, options: transformers' class, and what its `from_config` takes.
+    """
+    if _is_unscaled(config):
+        config = copy.deepcopy(config)
+        config.tie_word_embeddings = False
+    model = auto_class.from_config(config, **options)
+    if is_tied_regardless(config):  # built untied, each of the two has one
+        model.set_input_embeddings(model.get_input_embeddings())
+    return model
+
+
+def _is_unscaled(config: Any) -> bool:
+    """Whether this is a T5 1.1 or LongT5; a T5 whose head is the embedding scales the decoder's output."""
+    return getattr(config, "scale_decoder_outputs", True) is False

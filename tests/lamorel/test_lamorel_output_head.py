@@ -94,16 +94,20 @@ def test_families_that_are_tied_regardless() -> None:
     assert found == TIED_REGARDLESS
 
 
-def test_a_config_json_of_transformers_5(tmp_path: Path) -> None:
-    """It calls T5 1.1 tied, and tells it by the decoder's output, which is not scaled."""
-    tiny = save(tmp_path, "t5", own_head=True)
-    written = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(
-        json.dumps(written | {"tie_word_embeddings": True, "scale_decoder_outputs": False})
-    )
-    with tiny.caller(pretrained=False) as caller:
-        assert not is_tied(live(caller))
+@pytest.mark.parametrize(("own_head", "pretrained"), [(True, True), (True, False), (False, True)])
+def test_a_config_json_of_transformers_5(tmp_path: Path, own_head: bool, pretrained: bool) -> None:
+    """It calls a T5 1.1 tied that does not scale the decoder's output; read weights keep the head that they have."""
+    tiny = save(tmp_path / "made", "t5", own_head=own_head)
+    path = tiny.folder / "config.json"
+    as_written = {"tie_word_embeddings": True, "scale_decoder_outputs": False}
+    path.write_text(json.dumps(json.loads(path.read_text()) | as_written))
+    with tiny.caller(pretrained=pretrained) as caller:
+        assert is_tied(live(caller)) is not own_head
         assert live(caller).config.scale_decoder_outputs is False
+        caller.save(tmp_path / "saved")
+    with tiny.caller(pretrained=pretrained, lora={"target_modules": ["q"]}) as caller:
+        assert is_tied(live(caller)) is not own_head
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["tie_word_embeddings"] is not own_head
 
 
 @pytest.mark.parametrize("family", ["t5", "mt5", "longt5"])

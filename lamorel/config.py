@@ -86,7 +86,7 @@ class LLMArgs:
     load_in_4bit: bool = False
     load_in_8bit: bool = False
     seed: int = _at_least(0, 0)  # heads, and random weights
-    dtype: str = _one_of("fp32", "fp32", "bf16", "fp16")
+    dtype: str = _one_of("fp32", "auto", "fp32", "bf16", "fp16")  # auto: placement.choose_dtype
     attention: str = _one_of(
         "sdpa", "sdpa", "eager", "flash_attention_2", "flex_attention"
     )  # sdpa: eager where it is missing

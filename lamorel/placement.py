@@ -1,5 +1,7 @@
 """Where a model runs: the device that the configuration asks for, and the way there."""
 
+import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +9,8 @@ import torch
 
 from lamorel.config import LLM_KEY, LamorelConfigError, LLMArgs
 from lamorel.quantization import check_quantization
+
+logger = logging.getLogger(__name__)
 
 
 def check_device(args: LLMArgs) -> torch.device:
@@ -33,6 +37,35 @@ def check_device(args: LLMArgs) -> torch.device:
             f"{LLM_KEY}.parallelism.model_parallelism_size is {wanted}, but torch finds {found} GPU(s) here"
         )
     return torch.device("cuda", 0)
+
+
+def choose_dtype(args: LLMArgs, device: torch.device, *, updates: bool) -> LLMArgs:
+    """The arguments with `dtype: auto` replaced by bf16 or fp32, which is logged.
+
+    bf16 where the device computes in it natively and no weight of the model itself is trained: a step of 1e-5 would be
+    lost to rounding. Adapters are trained in fp32 over it.
+
+    Args:
+        updates: the model is trained, fully or by adapters.
+    """
+    if args.dtype != "auto":
+        return args
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bf16()
+    weights_are_trained = updates and (args.lora is None or not args.lora.fp32)
+    if not native:
+        dtype, reason = "fp32", f"the {device.type} has no bf16 units"
+    elif weights_are_trained:
+        dtype, reason = "fp32", "all weights are trained"
+    else:
+        dtype, reason = "bf16", f"the {device.type} computes in it, and no weight of the model itself is trained"
+    logger.info("%s.dtype auto: %s, as %s", LLM_KEY, dtype, reason)
+    return dataclasses.replace(args, dtype=dtype)
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bf16 matrices in hardware; False with a torch that cannot tell."""
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def place(model: Any, args: LLMArgs, device: torch.device) -> Any:

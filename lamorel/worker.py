@@ -19,7 +19,7 @@ from lamorel.initializer import BaseModelInitializer
 from lamorel.llm import BUILTIN_KEYS, LLMModule, Outputs
 from lamorel.loading import load_model, load_tokenizer, read_config, seeded
 from lamorel.module_function import BaseModuleFunction
-from lamorel.placement import check_device, input_device
+from lamorel.placement import check_device, choose_dtype, input_device
 from lamorel.tokenization import TextEncoder
 from lamorel.updater import BaseUpdater
 from lamorel.vocabulary import rows
@@ -70,9 +70,9 @@ class Worker:
         wrap: Callable[[LLMModule], LocalModule] = LocalModule,
     ) -> None:
         _check_functions(functions)
-        args = config.llm_args
-        self._parallelism = args.parallelism
-        device = check_device(args)
+        self._parallelism = config.llm_args.parallelism
+        device = check_device(config.llm_args)
+        args = choose_dtype(config.llm_args, device, updates=updater is not None)
         llm_config = read_config(args)
         encoder = TextEncoder(load_tokenizer(args), add_bos=args.add_bos, candidate_prefix=args.candidate_prefix)
         model = load_model(args, llm_config, device)

@@ -46,6 +46,14 @@ def test_what_make_runs(target, demo):
     assert report[1] == f"storage/{demo}/logs"
 
 
+def test_what_make_runs_with_a_pretrained_llm():
+    found = commands("train-llm")
+    assert [script for script, _ in found] == [TEST, TEST, TRAIN, TEST, RESULTS]
+    *jobs, (_, report) = found
+    assert all(words[:2] == ["experiment=smollm2_food_preparation", "rl_script_args.seed=3"] for _, words in jobs)
+    assert report[1] == "storage/smollm2_food_preparation/logs"
+
+
 def test_the_twosome_demo_in_small(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for script, words in commands("train-twosome"):

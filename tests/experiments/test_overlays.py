@@ -169,7 +169,7 @@ SELECTIONS = {
                                **{key: TWOSOME[key] for key in ("method", "score_rule", "reward_scale", "model_path",
                                                                 "model_type", "dtype", "lora", "add_bos", "epochs")}},
 }  # fmt: skip
-ELSEWHERE = {"demo", "twosome_demo"}  # no experiments of the papers
+ELSEWHERE = {"demo", "twosome_demo", "smollm2_food_preparation"}  # no experiments of the papers
 
 
 @pytest.fixture(autouse=True)

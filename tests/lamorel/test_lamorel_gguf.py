@@ -15,6 +15,7 @@ from tiny_gguf import write_llama, write_t5
 import lamorel.loading
 from lamorel import BaseUpdater
 from lamorel.config import LamorelConfigError
+from lamorel.convert import convert
 
 CONTEXTS, CANDIDATES = ["turn left go"], [["left", "right", "turn left"]]
 LORA = {"r": 2, "alpha": 4, "target_modules": ["q_proj", "v_proj"]}
@@ -198,3 +199,16 @@ def test_quantised_again(llama_file: TinyModel, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("lamorel.placement.check_quantization", lambda _: None)  # which needs a GPU
     said = refusal(llama_file, load_in_8bit=True)
     assert said.startswith("lamorel_args.llm_args.load_in_8bit cannot be combined with the GGUF file")
+
+
+@needs_gguf
+def test_a_file_is_converted_once(llama_file: TinyModel, tmp_path: Path) -> None:
+    convert(str(llama_file.folder), tmp_path / "plain")
+    converted = TinyModel("llama", "causal", tmp_path / "plain")
+    with converted.caller() as caller:
+        torch.testing.assert_close(
+            caller.score(CONTEXTS, CANDIDATES)[0].tolist(), expected_scores(llama_file), rtol=0, atol=1e-4
+        )
+    with pytest.raises(LamorelConfigError, match="exists"):
+        convert(str(llama_file.folder), tmp_path / "plain")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["plain"]

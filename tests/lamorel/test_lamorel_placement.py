@@ -10,8 +10,8 @@ from test_lamorel_checkpoint import CANDIDATES, CONTEXTS, LORA, Learner, assert_
 from test_lamorel_updates import Value, assert_same_gradients, one_graph
 
 import lamorel.loading
-from lamorel.config import LamorelConfigError
-from lamorel.placement import device_map, input_device, spread_over
+from lamorel.config import LamorelConfigError, LLMArgs, LoraArgs
+from lamorel.placement import choose_dtype, device_map, input_device, spread_over
 
 MB = 1_000_000
 
@@ -114,3 +114,41 @@ def test_two_gpus(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def assert_close(found: list[Any], expected: list[Any]) -> None:
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("native", "updates", "lora", "dtype"),
+    [
+        (True, False, None, "bf16"),  # scoring alone
+        (True, True, LoraArgs(), "bf16"),
+        (True, True, LoraArgs(fp32=False), "fp32"),  # a small step would be lost in bf16 adapters
+        (True, True, None, "fp32"),
+        (False, False, None, "fp32"),
+        (False, True, LoraArgs(), "fp32"),
+    ],
+)
+def test_dtype_auto_on_a_cpu(
+    native: bool,
+    updates: bool,
+    lora: LoraArgs | None,
+    dtype: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "lamorel.placement")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": native}, raising=False)
+    chosen = choose_dtype(LLMArgs(dtype="auto", lora=lora), torch.device("cpu"), updates=updates)
+    assert chosen.dtype == dtype
+    assert f"dtype auto: {dtype}" in caplog.text
+
+
+def test_a_given_dtype_is_kept() -> None:
+    assert choose_dtype(LLMArgs(dtype="fp16"), torch.device("cpu"), updates=True).dtype == "fp16"
+
+
+def test_dtype_auto_reaches_the_model(tiny_models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    with tiny_models["llama"].caller(dtype="auto", lora=LORA["llama"]) as caller:
+        weights = dict(caller._worker.model.named_parameters())
+        assert {w.dtype for name, w in weights.items() if "lora_" not in name} == {torch.bfloat16}
+        assert {w.dtype for name, w in weights.items() if "lora_" in name} == {torch.float32}

@@ -109,7 +109,7 @@ def test_which_file_is_meant(tmp_path: Path) -> None:
         "the path of one"
     )
     (tmp_path / "three").write_bytes(b"")  # a file of another kind
-    assert "model folder" in refusal(TinyModel("llama", "causal", tmp_path / "three"))
+    assert "three is a file, but no GGUF file" in refusal(TinyModel("llama", "causal", tmp_path / "three"))
     tiny = TinyModel("llama", "causal", tmp_path / "three.gguf")
     assert f"GGUF file {tiny.folder} does not exist" in refusal(tiny)
     assert "GGUF file three.gguf does not exist" in refusal(TinyModel("llama", "causal", Path("three.gguf")))

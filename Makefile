@@ -56,7 +56,7 @@ $(READY): requirements.txt setup.py
 	@touch $@
 
 # Two files at a time, a core each: most of a script's test is spent on importing torch.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	$(PYTEST)

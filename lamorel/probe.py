@@ -131,7 +131,7 @@ class Probe:
 
 
 class _InDouble(TorchFunctionMode):
-    """While active, what a model computes in fp32 of its own accord (norms, softmax, rotary angles) is fp64."""
+    """Run in fp64 the parts that a model itself computes in fp32: norms, softmax, rotary angles."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         func = torch.Tensor.double if func is torch.Tensor.float else func

@@ -44,14 +44,19 @@ OF_LENGTH = {
 }
 
 
+def random_model(config: transformers.PretrainedConfig) -> Any:
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        randomise(model)
+    return model
+
+
 @pytest.mark.parametrize("scoring", ["fast", "cached", "pairs", "reference"])
 @pytest.mark.parametrize("name", OF_LENGTH)
 def test_frequencies_that_depend_on_the_length(name: str, scoring: str, caplog: pytest.LogCaptureFixture) -> None:
     """Contexts of 70 and 55 tokens are past the threshold of 48, those of 5 and 21 are not."""
-    model = transformers.AutoModelForCausalLM.from_config(OF_LENGTH[name]).eval()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        randomise(model)
+    model = random_model(OF_LENGTH[name])
     ways = Ways(model, LLMArgs(scoring=scoring), pad_id=0)
     assert largest_difference(model, ways) < NATS
     assert ways.way == ("packed" if scoring == "fast" else scoring)
@@ -62,10 +67,7 @@ def test_frequencies_that_depend_on_the_length(name: str, scoring: str, caplog: 
 
 def test_a_context_counts_as_long_with_its_candidates() -> None:
     """47 tokens and a candidate of two are past the threshold of 48, with a candidate of one they are not."""
-    model = transformers.AutoModelForCausalLM.from_config(OF_LENGTH["phi3 longrope"]).eval()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        randomise(model)
+    model = random_model(OF_LENGTH["phi3 longrope"])
     ways = Ways(model, LLMArgs(), pad_id=0)
     contexts, candidates = [tokens(47, 1), tokens(46, 2)], [[tokens(1, 5), tokens(2, 6)], [tokens(1, 5), tokens(2, 6)]]
     with torch.no_grad():
@@ -87,10 +89,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     config = transformers.RecurrentGemmaConfig(
         **{**SIZE, "vocab_size": len(tokenizer), "num_hidden_layers": 3}, attention_window_size=16, lru_width=32
     )
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        randomise(model)
+    model = random_model(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
@@ -179,10 +178,7 @@ def test_generation_past_fixed_frequencies(tmp_path: Path, length: dict[str, int
         max_position_embeddings=48,
         rope_parameters=DYNAMIC,
     )
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        randomise(model)
+    model = random_model(config)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     texts = ["x" * 30, "q" * 45, "z" * 8]

@@ -13,7 +13,6 @@ import atexit
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,12 +20,10 @@ from types import FrameType
 from typing import Any
 
 from lamorel.distributed.children import ignore_signal
+from lamorel.distributed.late_signals import in_import, send_again
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
-
-_AGAIN_S = 0.05  # after which a signal that came where nothing can be raised comes again
 
 
 class Stopped(BaseException):  # not an Exception: what mends or reports failures must let it pass
@@ -111,18 +108,20 @@ def finishing_steps() -> Iterator[None]:
         _State.finishing = False
 
 
-def _on_signal(number: int, _frame: FrameType | None) -> None:
+def _on_signal(number: int, frame: FrameType | None) -> None:
     if _State.ending:
         return
     name = signal.Signals(number).name
     if _State.finishing and number != signal.SIGINT:
         _State.signal = _State.signal or name
         return
+    if in_import(frame):
+        send_again(number)
+        return
     _State.ending = True
     status = 128 + number if number == signal.SIGINT else STOPPED
     _State.raised = stopped = Stopped(f"stopped by {name}: the same command goes on", status, number)
     if _State.leave_after_s is not None:
-        # not a threading.Thread, whose start takes locks that the interrupted line may hold
         _thread.start_new_thread(_leave, (_State.leave_after_s, stopped))
     raise stopped
 
@@ -138,13 +137,6 @@ def _on_unraisable(unraisable: Any) -> None:
     stopped = unraisable.exc_value
     if isinstance(stopped, Stopped) and stopped is _State.raised and stopped.number is not None:
         _State.ending, _State.raised = False, None
-        _thread.start_new_thread(_send_again, (stopped.number,))
+        send_again(stopped.number)
     else:
         _State.other_hook(unraisable)
-
-
-def _send_again(number: int) -> None:
-    time.sleep(_AGAIN_S)
-    ident = threading.main_thread().ident
-    assert ident is not None
-    signal.pthread_kill(ident, number)

@@ -4,7 +4,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
+
+from lamorel.distributed.late_signals import in_import, send_again
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: an RL process was asked to stop, and the same command goes on
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -22,7 +25,7 @@ class StoppedEarly(BaseException):  # not an Exception: omegaconf makes others o
         self.status = STOPPED if number in (signal.SIGTERM, signal.SIGUSR1) else 128 + number
 
 
-def handle(handler: Callable[[int, object], None]) -> None:
+def handle(handler: Callable[[int, FrameType | None], None]) -> None:
     """Has the signals handled, except those that this process was started to ignore (nohup, a shell's `&`)."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -32,9 +35,12 @@ def handle(handler: Callable[[int, object], None]) -> None:
 _raised: StoppedEarly | None = None
 
 
-def end_early(number: int, _frame: object) -> None:
+def end_early(number: int, frame: FrameType | None) -> None:
     """The handler as long as there is nothing to hand a signal on to; more of them make no difference."""
     global _raised
+    if in_import(frame):
+        send_again(number)
+        return
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     _raised = StoppedEarly(number)

@@ -1,5 +1,6 @@
 """Signals that ask a run to stop: the update is finished and saved, and the same command goes on."""
 
+import importlib
 import json
 import os
 import signal
@@ -266,6 +267,19 @@ def test_a_signal_in_a_destructor_comes_again_after_it(listening, monkeypatch, c
         else:
             with pytest.raises(Stopped):
                 time.sleep(10)
+
+
+@pytest.mark.parametrize("number", HANDLED)
+def test_a_signal_during_an_import_comes_again_after_it(listening, monkeypatch, tmp_path, number):
+    """torch's C++ code drops what is raised while it imports Python modules, or aborts."""
+    (tmp_path / "signalled.py").write_text(f"import signal\nsignal.raise_signal({int(number)})\ncomplete = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "signalled", raising=False)
+    with pytest.raises(Stopped, match=f"stopped by {signal.Signals(number).name}"):  # noqa: PT012 (moments differ)
+        module = importlib.import_module("signalled")
+        assert module.complete
+        time.sleep(10)
+    assert sys.modules["signalled"].complete
 
 
 def test_what_others_drop_is_told_as_before(listening, monkeypatch):

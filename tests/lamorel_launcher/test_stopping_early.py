@@ -12,11 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
-    "library", ["lets it pass", "makes another error of it", "drops it", "drops it in a destructor"]
+    "library",
+    ["lets it pass", "makes another error of it", "drops it", "drops it in a destructor", "is being imported"],
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_anything_is_started(tmp_path: Path, number: signal.Signals, library: str) -> None:
     (tmp_path / "script.py").write_text("print('started')")
+    (tmp_path / "signalled.py").write_text(f"import signal\nsignal.raise_signal({int(number)})\ncomplete = True\n")
     (tmp_path / "config.yaml").write_text("lamorel_args: {llm_args: {model_path: google/flan-t5-small}}")
     arguments = [
         "--config-path",
@@ -27,7 +29,7 @@ def test_a_signal_before_anything_is_started(tmp_path: Path, number: signal.Sign
     ]
     code = textwrap.dedent(
         f"""
-        import signal, sys
+        import signal, sys, time
         from lamorel_launcher import launch
         from lamorel_launcher.stopping import end_early, forget_where_dropped, handle
 
@@ -41,6 +43,10 @@ def test_a_signal_before_anything_is_started(tmp_path: Path, number: signal.Sign
             if {library!r} == "drops it in a destructor":
                 Dropping()
                 return read_settings(argv)
+            if {library!r} == "is being imported":
+                import signalled
+                assert signalled.complete
+                time.sleep(10)
             try:
                 signal.raise_signal({int(number)})
             except BaseException:
@@ -51,6 +57,7 @@ def test_a_signal_before_anything_is_started(tmp_path: Path, number: signal.Sign
             return read_settings(argv)
 
         launch.read_settings = library
+        sys.path.append({str(tmp_path)!r})
         sys.unraisablehook = forget_where_dropped
         handle(end_early)
         sys.exit(launch.main({arguments}))

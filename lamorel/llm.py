@@ -98,7 +98,7 @@ class LLMModule(torch.nn.Module):
         self.forwards.check_lengths(context_ids, candidate_ids)
         rows = self._rows(minibatch_size)
         with torch.set_grad_enabled(require_grad):
-            results = self._run(module_function_keys, context_ids, candidate_ids, rows, kwargs)
+            results = self._run_distinct(module_function_keys, context_ids, candidate_ids, rows, kwargs)
         for i, group in enumerate(candidates or []):
             if not group:
                 dropped = {key: value[:0] for key, value in results[i].items() if not self._is_context_only(key)}
@@ -132,9 +132,15 @@ class LLMModule(torch.nn.Module):
     def chunks(
         self, contexts: Sequence[str], candidates: Sequence[Sequence[str]] | None, tokens: int
     ) -> list[list[int]]:
-        """Indices of contexts of similar length, in groups of about `tokens` tokens, their candidates included."""
+        """Indices of contexts of similar length, in groups of about `tokens` tokens, their candidates included.
+
+        Equal contexts with equal candidates are in one group, and count once.
+        """
         ids = None if candidates is None else self.encoder.candidates(candidates)
-        return self.ways.chunks(self.encoder.contexts(contexts), ids, tokens=tokens, rows=max(1, len(contexts)))
+        inputs = _Distinct(self.encoder.contexts(contexts), ids)
+        chunks = self.ways.chunks(inputs.contexts, inputs.candidates, tokens=tokens, rows=max(1, len(contexts)))
+        members = inputs.members()
+        return [[i for place in chunk for i in members[place]] for chunk in chunks]
 
     @property
     def tokens_per_chunk(self) -> int:
@@ -181,6 +187,28 @@ class LLMModule(torch.nn.Module):
     def score_tokens(self, contexts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]) -> TokenScores:
         """Scores of every candidate token, contexts and candidates given as token ids."""
         return self.ways.scores(contexts, candidates, rows=self._args.minibatch_size)[0]
+
+    def _run_distinct(
+        self,
+        keys: Sequence[str],
+        contexts: list[TokenIds],
+        candidates: list[list[TokenIds]] | None,
+        rows: int,
+        kwargs: Mapping[str, Any],
+    ) -> list[Outputs]:
+        """All keys, with one run of equal contexts that have equal candidates, whose outputs are equal.
+
+        Parallel environments often are in the same state. A function that is not `context_only` sees every row, as in
+        the original.
+        """
+        if not all(key in BUILTIN_KEYS or self._is_context_only(key) for key in keys):
+            return self._run(keys, contexts, candidates, rows, kwargs)
+        inputs = _Distinct(contexts, candidates)
+        found = self._run(keys, inputs.contexts, inputs.candidates, rows, kwargs)
+        if len(inputs.contexts) == len(contexts):
+            return found
+        # Copies, as callers may change their outputs in place.
+        return [{key: value.clone() for key, value in found[place].items()} for place in inputs.places]
 
     def _run(
         self,
@@ -256,3 +284,26 @@ class LLMModule(torch.nn.Module):
                 raise KeyError(f"unknown module function {key!r}; known: {', '.join(known)}")
             if key in BUILTIN_KEYS and candidates is None:
                 raise ValueError(f"{key} needs candidates")
+
+
+class _Distinct:
+    """The distinct pairs of a context and its candidates.
+
+    Attributes:
+        contexts, candidates: of each distinct pair, in the order in which they first come.
+        places: of each given pair, its index among the distinct ones.
+    """
+
+    def __init__(self, contexts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]] | None) -> None:
+        groups = [()] * len(contexts) if candidates is None else [tuple(group) for group in candidates]
+        index: dict[Any, int] = {}
+        self.places = [index.setdefault(pair, len(index)) for pair in zip(contexts, groups, strict=True)]
+        self.contexts = [context for context, _ in index]
+        self.candidates = None if candidates is None else [list(group) for _, group in index]
+
+    def members(self) -> list[list[int]]:
+        """Per distinct pair, the indices of the given ones that equal it."""
+        members: list[list[int]] = [[] for _ in self.contexts]
+        for i, place in enumerate(self.places):
+            members[place].append(i)
+        return members

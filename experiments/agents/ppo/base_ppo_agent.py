@@ -59,6 +59,7 @@ class Decision(NamedTuple):
 
     log_probs: Tensor  # (N, A), -inf where a state has fewer than A candidates
     values: Tensor  # (N,)
+    features: Tensor | None = None  # (N, hidden) of a frozen model, from which the critic learns without running it
 
 
 class BasePPOAgent(ABC):
@@ -125,6 +126,8 @@ class BasePPOAgent(ABC):
             columns["actions"].append(taken)
             columns["log_probs"].append(decision.log_probs.gather(1, taken[:, None])[:, 0])
             columns["values"].append(decision.values)
+            if decision.features is not None:
+                columns["features"].append(decision.features)
             columns["rewards"].append(torch.as_tensor(rewards, dtype=torch.float32) * self.config.reward_scale)
             columns["ends"].append(torch.as_tensor(ended))
             columns["end_values"].append(self._timeout_values(reached, truncated & ~terminated))

@@ -61,11 +61,22 @@ class ActionHead(ContextHead):
     """One logit per action of the action list, which then must not change between states."""
 
 
-class FrozenCritic(BaseModuleFunction):
-    """TWOSOME's critic: V(s) by an MLP in fp32 on the last hidden state of the frozen model, its adapters disabled.
+class FrozenFeatures(BaseModuleFunction):
+    """What TWOSOME's critic reads: the last hidden state of the frozen model, its adapters disabled, in fp32.
 
-    It reads the prompt's last token (decoder-only), or the decoder's first position (encoder-decoder).
+    Of the prompt's last token (decoder-only), or of the decoder's first position (encoder-decoder).
     """
+
+    context_only = True
+    adapters = False
+
+    def forward(self, forward_outputs, minibatch, tokenized_contexts, **kwargs) -> Tensor:
+        """(contexts, hidden)."""
+        return last_hidden_state(forward_outputs)
+
+
+class FrozenCritic(BaseModuleFunction):
+    """TWOSOME's critic: V(s) by an MLP in fp32 on `FrozenFeatures`."""
 
     context_only = True
     adapters = False
@@ -81,7 +92,11 @@ class FrozenCritic(BaseModuleFunction):
 
     def forward(self, forward_outputs, minibatch, tokenized_contexts, **kwargs) -> Tensor:
         """(contexts, 1)."""
-        return self.mlp(last_hidden_state(forward_outputs))
+        return self.values(last_hidden_state(forward_outputs))
+
+    def values(self, features: Tensor) -> Tensor:
+        """(n, 1) of features (n, hidden)."""
+        return self.mlp(features)
 
 
 class ReleasedFrozenCritic(FrozenCritic):

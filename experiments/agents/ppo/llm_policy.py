@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from experiments.agents.ppo.action_scores import SCORE_RULES, candidate_outputs, log_policy
-from experiments.agents.ppo.heads import ActionHead, FrozenCritic, ReleasedFrozenCritic, ValueHead
+from experiments.agents.ppo.heads import ActionHead, FrozenCritic, FrozenFeatures, ReleasedFrozenCritic, ValueHead
 from experiments.errors import UserError
 
-VALUE, ACTION_LOGITS = "value", "action_logits"
+VALUE, FEATURES, ACTION_LOGITS = "value", "features", "action_logits"
 FROZEN_CRITICS = {"last_token": FrozenCritic, "last_position": ReleasedFrozenCritic}
 
 
@@ -38,11 +38,25 @@ class LLMPolicy:
     def module_functions(self) -> dict[str, Any]:
         """The heads to register with lamorel."""
         if self.frozen_critic is not None:
-            return {VALUE: FROZEN_CRITICS[self.frozen_critic]()}
+            critic = {VALUE: FROZEN_CRITICS[self.frozen_critic]()}
+            return {**critic, FEATURES: FrozenFeatures()} if self.keeps_features else critic
         heads: dict[str, Any] = {VALUE: ValueHead(detach=self.detach_value)}
         if self.action_heads is not None:
             heads[ACTION_LOGITS] = ActionHead(self.action_heads)
         return heads
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the critic learns from features that never change, so that those of acting serve its updates.
+
+        What `last_position` reads depends on the other prompts of a call.
+        """
+        return self.frozen_critic == "last_token"
+
+    @property
+    def acting_keys(self) -> list[str]:
+        """The outputs that a decision is made of."""
+        return [*self.policy_keys, VALUE, *([FEATURES] if self.keeps_features else [])]
 
     @property
     def policy_keys(self) -> list[str]:
@@ -72,3 +86,7 @@ class LLMPolicy:
     def values(outputs: Sequence[dict[str, Tensor]]) -> Tensor:
         """(B,)"""
         return torch.cat([row[VALUE].reshape(1) for row in outputs])
+
+    def features(self, outputs: Sequence[dict[str, Tensor]]) -> Tensor | None:
+        """(B, hidden), None where none are kept."""
+        return torch.cat([row[FEATURES] for row in outputs]) if self.keeps_features else None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from experiments.agents.ppo.base_ppo_agent import BasePPOAgent, Decision, PPOConfig
-from experiments.agents.ppo.llm_policy import VALUE, LLMPolicy
+from experiments.agents.ppo.llm_policy import LLMPolicy
 from experiments.agents.ppo.rollout import Samples
 from experiments.nonfinite import check_policy
 from experiments.prompters import Prompter, TextState
@@ -26,9 +26,10 @@ def decide(caller: Caller, policy: LLMPolicy, states: Sequence[TextState]) -> De
         DivergedError: the LLM gives no finite numbers; the text shows a prompt.
     """
     candidates = [state.candidates for state in states]
-    outputs = caller.custom_module_fns([*policy.policy_keys, VALUE], [state.prompt for state in states], candidates)
+    outputs = caller.custom_module_fns(policy.acting_keys, [state.prompt for state in states], candidates)
     with torch.no_grad():
-        decision = Decision(policy.log_probs(outputs, candidates).float().cpu(), policy.values(outputs).float().cpu())
+        log_probs, values = policy.log_probs(outputs, candidates), policy.values(outputs)
+    decision = Decision(log_probs.float().cpu(), values.float().cpu(), policy.features(outputs))
     check_policy(decision.log_probs.numpy(), decision.values.numpy(), [state.prompt for state in states])
     return decision
 
@@ -83,7 +84,8 @@ class LLMPPOAgent(BasePPOAgent):
         Args:
             **kwargs: what the updater reads beside the samples.
         """
-        rows = {name: column for name, column in samples._asdict().items() if name != "observations"}
+        columns = samples._asdict()
+        rows = {name: column for name, column in columns.items() if name != "observations" and column is not None}
         results = self.caller.update(
             [state.prompt for state in samples.observations],
             [state.candidates for state in samples.observations],

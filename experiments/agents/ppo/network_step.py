@@ -48,7 +48,7 @@ def gradient_step(
     Returns:
         what is logged of the step, as `BasePPOAgent` reads it.
     """
-    actions, old_log_probs, old_values, advantages, returns = (row.to(values.device) for row in samples[1:])
+    actions, old_log_probs, old_values, advantages, returns = (row.to(values.device) for row in samples[1:-1])
     log_probs = log_policy.gather(1, actions[:, None])[:, 0]
     policy = policy_loss(log_probs, old_log_probs, advantages, clip=config.clip_eps).mean()
     value = value_loss(values, old_values, returns, clip=config.clip_eps).mean()

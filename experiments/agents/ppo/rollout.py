@@ -27,6 +27,7 @@ class Rollout:
     durations: Tensor  # long, primitive steps that the action took
     last_values: Tensor  # (N,) value of the state after the last step
     episodes: list[Episode] = field(default_factory=list)
+    features: Tensor | None = None  # (T, N, hidden), see `Decision`
 
     @property
     def frames(self) -> int:
@@ -41,6 +42,7 @@ class Rollout:
             self.values.flatten(),
             advantages.advantages.flatten(),
             advantages.returns.flatten(),
+            None if self.features is None else self.features.flatten(0, 1),
         )
 
 
@@ -53,8 +55,11 @@ class Samples(NamedTuple):
     old_values: Tensor
     advantages: Tensor
     returns: Tensor
+    features: Tensor | None = None
 
     def select(self, indices: np.ndarray) -> Samples:
         """The samples at `indices`, in that order."""
         rows = torch.as_tensor(indices)
-        return Samples([self.observations[i] for i in indices], *(tensor[rows] for tensor in self[1:]))
+        tensors = (tensor[rows] for tensor in self[1:-1])
+        chosen = Samples([self.observations[i] for i in indices], *tensors)
+        return chosen if self.features is None else chosen._replace(features=self.features[rows])

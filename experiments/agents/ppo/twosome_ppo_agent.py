@@ -59,7 +59,8 @@ class TwosomePPOAgent(LLMPPOAgent):
                 yield self._llm_step(samples.select(minibatch), part=CRITIC, lr=rate * schedule.critic_lr)
             for minibatches in schedule.actor_steps(order) if actor_learns else []:
                 chosen = samples.select(np.concatenate(minibatches))
-                chosen = chosen._replace(advantages=schedule.normalized(samples.advantages, minibatches))
+                advantages = schedule.normalized(samples.advantages, minibatches)
+                chosen = chosen._replace(advantages=advantages, features=None)
                 step = self._llm_step(chosen, part=ACTOR, lr=rate * schedule.actor_lr)
                 yield step
                 if step["dropped"] and can_be_taken(step["loss"], step["grad_norm"]):

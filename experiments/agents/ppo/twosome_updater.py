@@ -72,7 +72,8 @@ class TwosomeUpdater(BaseUpdater):
 
         Args:
             **kwargs: `part` (ACTOR or CRITIC), `lr`, and tensors (M,) of the step's samples: `actions`, `old_log_probs`
-                and `advantages` for the actor, `old_values` and `returns` for the critic.
+                and `advantages` for the actor, `old_values`, `returns` and, where they are kept, `features` for the
+                critic.
 
         Returns:
             of the actor means over the share of `ACTOR_TERMS`, and `dropped`, 1 where the KL divergence of all samples
@@ -143,14 +144,23 @@ class TwosomeUpdater(BaseUpdater):
         return policy - self.config.entropy_coef * entropies
 
     def _critic_gradient(
-        self, contexts: list[str], *, old_values: Tensor, returns: Tensor, **_: Tensor
+        self,
+        contexts: list[str],
+        *,
+        old_values: Tensor,
+        returns: Tensor,
+        features: Tensor | None = None,
+        **_: Tensor,
     ) -> dict[str, float]:
-        """Back-propagate the clipped value loss; the tensors are (n,), of the share.
+        """Back-propagate the clipped value loss; the tensors are (n,), `features` (n, hidden), of the share.
 
-        All samples are of one call: the frozen model keeps no graph, and `last_position` reads what a call pads.
+        Without features all samples are of one call, as `last_position` reads what a call pads.
         """
-        outputs = self._llm_module([VALUE], contexts=contexts, require_grad=True)
-        values = self.policy.values(outputs)
+        if features is None:
+            values = self.policy.values(self._llm_module([VALUE], contexts=contexts, require_grad=True))
+        else:
+            critic = self._llm_module.module._module_functions[VALUE]
+            values = critic.values(features.to(critic.device))[:, 0]
         targets = (row.to(values.device) for row in (old_values, returns))
         value = value_loss(values, *targets, clip=self.config.clip_eps).mean()
         loss = self.config.value_loss_coef * value

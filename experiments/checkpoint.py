@@ -283,6 +283,14 @@ def check_same_config(stored: dict[str, Any], given: dict[str, Any], folder: Pat
     _refuse_differences(folder, stored, given, lambda key: not is_or_begins(key, free), remedy)
 
 
+# Keys that older checkpoints and results do not have, and what those did.
+ADDED_KEYS = {
+    "rl_script_args.method": "glam",
+    "rl_script_args.symbolic.encoder": "film",
+    "rl_script_args.calibration": "none",
+}
+
+
 def check_same_settings(
     stored: dict[str, Any],
     given: dict[str, Any],
@@ -306,7 +314,7 @@ def is_or_begins(key: str, heads: Sequence[str]) -> bool:
 def _refuse_differences(
     path: Path, stored: dict[str, Any], given: dict[str, Any], counts: Callable[[str], bool], remedy: str
 ) -> None:
-    old, new = flatten(stored), flatten(given)
+    old, new = {**ADDED_KEYS, **flatten(stored)}, flatten(given)
     different = {
         key: f"{key}: was {old.get(key, 'absent')!r}, given {new.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())

@@ -117,6 +117,7 @@ class RLScriptArgs:
     load_embedding: bool
     score_rule: str
     temperature: float
+    calibration: str
     reward_scale: float
     reward_shaping_beta: float
     method: str

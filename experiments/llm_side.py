@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 from experiments.agents.ppo.base_ppo_agent import PPOConfig
@@ -14,6 +15,7 @@ from experiments.agents.ppo.ppo_updater import PPOUpdateConfig, PPOUpdater
 from experiments.agents.ppo.twosome_ppo_agent import TwosomePPOAgent
 from experiments.agents.ppo.twosome_schedule import TwosomeSchedule
 from experiments.agents.ppo.twosome_updater import TwosomeUpdateConfig, TwosomeUpdater
+from experiments.calibration_states import calibration_states
 from experiments.configuration import Config, RLScriptArgs
 from experiments.environments import make_envs, training_seeds
 from experiments.prompters import make_prompters
@@ -99,8 +101,10 @@ def open_llm_agent(config: Config) -> Iterator[LLMPPOAgent]:
     policy, caller = make_training_caller(config)
     with caller, closing(make_envs(rl, seeds=training_seeds(rl))) as envs:
         parts = (envs, make_prompters(rl), caller, policy, PPOConfig.of(rl))
+        states = partial(calibration_states, rl) if rl.calibration == "batch" else None
         if rl.method == "twosome":
             coefs = (rl.entropy_coef, rl.value_loss_coef)
-            yield TwosomePPOAgent(*parts, TwosomeSchedule.of(rl), loss_coefs=coefs, seed=rl.seed)
+            schedule = TwosomeSchedule.of(rl)
+            yield TwosomePPOAgent(*parts, schedule, loss_coefs=coefs, seed=rl.seed, calibration_states=states)
         else:
-            yield LLMPPOAgent(*parts, seed=rl.seed)
+            yield LLMPPOAgent(*parts, seed=rl.seed, calibration_states=states)

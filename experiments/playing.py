@@ -154,6 +154,7 @@ class Player:
         self.with_transitions, self.render = with_transitions, render
         self.wrappers = [w for w in (agent.env_wrapper, OtherGoal if test == OTHER_GOAL else None, wrapper) if w]
         self.reword = rewording(test, rl.language)
+        agent.begin(rl, test)
         named_as_trained = shown_action_names(dataclasses.replace(rl, modified_action_space=False))
         self.renamed = shown_action_names(rl) != named_as_trained and not rl.symbolic_ppo
 

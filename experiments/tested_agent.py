@@ -26,6 +26,7 @@ from lamorel.config import LamorelConfigError
 if TYPE_CHECKING:
     from experiments.agents.ppo.llm_policy import LLMPolicy
     from experiments.agents.ppo.llm_test_agent import LLMTestAgent
+    from experiments.calibration_states import calibration_states
     from lamorel import Caller
 
 logger = logging.getLogger("glam")
@@ -35,6 +36,7 @@ POLICY_SETTINGS = (
     "rl_script_args.method",
     "rl_script_args.score_rule",
     "rl_script_args.temperature",
+    "rl_script_args.calibration",
     "rl_script_args.prompter",
     "lamorel_args.llm_args.model_type",
     "lamorel_args.llm_args.lora",
@@ -94,7 +96,7 @@ def make_agent(config: Config, paths: ExperimentPaths) -> tuple[BaseAgent, int |
         return load_settled(config, paths, first, lambda checkpoint: make_drrn_test_agent(config, checkpoint))
     agent = make_llm_agent(config, trained=True)
     try:
-        _, update = load_settled(config, paths, first, lambda checkpoint: agent.caller.load(str(checkpoint)))
+        _, update = load_settled(config, paths, first, agent.load)
     except BaseException:
         agent.close()
         raise
@@ -153,11 +155,8 @@ def trained_checkpoint(config: Config, paths: ExperimentPaths) -> Path:
     trainer = read_trainer(checkpoint)
     check_same_agent(trainer, config.agent, checkpoint)
     # the experiment id does not name these, and another policy would be tested under the trained one's name
-    trained = trainer["config"]["rl_script_args"]
-    trained.setdefault("method", "glam")  # checkpoints of version 0.3 know no other
     settings = list(POLICY_SETTINGS)
     if config.agent == "symbolic":
-        trained["symbolic"].setdefault("encoder", "film")
         settings.append("rl_script_args.symbolic.encoder")
     if config.section == "twosome":  # of the same weights, but not the values that were trained
         settings.append("rl_script_args.twosome.critic_reads")
@@ -168,9 +167,11 @@ def trained_checkpoint(config: Config, paths: ExperimentPaths) -> Path:
 def make_llm_agent(config: Config, *, trained: bool = False) -> LLMTestAgent:
     """The LLM as it is, or cloned; where it is trained its checkpoint is still to be loaded."""
     from experiments.agents.ppo.llm_test_agent import LLMTestAgent
+    from experiments.calibration_states import calibration_states
 
     policy, caller = make_test_caller(config)
-    return LLMTestAgent(caller, policy, trained=trained)
+    states = calibration_states if config.rl.calibration == "batch" else None
+    return LLMTestAgent(caller, policy, trained=trained, calibration_states=states)
 
 
 def make_test_caller(config: Config) -> tuple[LLMPolicy, Caller]:

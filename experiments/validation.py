@@ -23,6 +23,7 @@ CHOICES = {
     "prompter": ("glam", "environment"),
     "method": ("glam", "twosome"),
     "score_rule": ("sum", "token", "word", "logits", "logits_released", "max_scaled"),
+    "calibration": ("none", "batch"),
     "stop_rule": ("per_episode", "first_n"),
     "template_test": (1, 2),
 }
@@ -91,6 +92,8 @@ def validate_values(rl: RLScriptArgs, own: Mapping[str, str]) -> None:
         complain("number_envs", f"at most {MAX_ENVIRONMENTS}, as seeds of neighbouring runs would coincide")
     if rl.reward_shaping_beta != 0:
         complain("reward_shaping_beta", "only 0 is accepted: the released reward shaping never ran")
+    if rl.calibration != "none" and rl.use_action_heads:
+        complain("calibration", "it is for scored actions, set use_action_heads=false, or calibration=none")
     if not rl.action_space or len(set(rl.action_space)) != len(rl.action_space):
         complain("action_space", "give at least one action name, each once, e.g. [turn_left,turn_right,go_forward]")
     chosen = [name for name in ("bot", "random_agent", "symbolic_ppo") if getattr(rl, name)]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from experiments.configuration import RLScriptArgs
 from experiments.episodes import Episode
 from experiments.nonfinite import SkippedSteps
 from experiments.prompters import TextState
@@ -44,6 +45,13 @@ class BaseAgent(Protocol):
 
     def decide(self, views: Sequence[View]) -> Policy:
         """The policy in each of N views; of one environment at most one."""
+
+    def begin(self, rl: RLScriptArgs, test: str) -> None:
+        """Called before episodes of a test are played, more than once if they come in blocks.
+
+        Args:
+            test: a name of `substitutions.TESTS`.
+        """
 
     def close(self) -> None:
         """Let go of what the agent holds."""

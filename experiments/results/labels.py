@@ -16,8 +16,8 @@ NOT_TRAINING = {
 }  # fmt: skip
 # What decides a test's outcome beside its level, language, test and action names, which make its row.
 OF_A_TEST = (
-    "stop_rule", "walls", "task_kind", "num_dists", "max_episode_steps", "score_rule", "temperature", "prompter",
-    "im_path", "environment_options",
+    "stop_rule", "walls", "task_kind", "num_dists", "max_episode_steps", "score_rule", "temperature",
+    "calibration", "prompter", "im_path", "environment_options",
 )  # fmt: skip
 OF_THE_LLM = ("model_type", "model_path", "pretrained", "lora", "load_in_4bit", "load_in_8bit", "dtype", "add_bos",
               "candidate_prefix")  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
 from experiments.agents.base_agent import Policy, View
+from experiments.configuration import RLScriptArgs
 from experiments.errors import UserError
 from experiments.prompters.glam_prompter import CANONICAL_ACTIONS
 
@@ -99,6 +100,9 @@ class BotAgent:
                 )
             row[view.text.action_ids.index(action)] = 0.0
         return Policy(log_probs)
+
+    def begin(self, rl: RLScriptArgs, test: str) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -15,6 +15,7 @@ from experiments.agents.base_agent import Policy, View
 from experiments.agents.drrn.network import DRRN
 from experiments.agents.drrn.replay_memory import EncodedState
 from experiments.agents.drrn.vocabulary import Vocabulary
+from experiments.configuration import RLScriptArgs
 from experiments.errors import UserError
 from experiments.nonfinite import check_policy
 from experiments.prompters import TextState
@@ -86,6 +87,9 @@ class DRRNTestAgent:
 
     def decide(self, views: Sequence[View]) -> Policy:
         return self.policy.decide(self.policy.encode([view.text for view in views]))
+
+    def begin(self, rl: RLScriptArgs, test: str) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.agents.ppo.action_scores import SCORE_RULES, candidate_outputs, log_policy
+from experiments.agents.ppo.calibration import Biases, subtract_biases
 from experiments.agents.ppo.heads import ActionHead, FrozenCritic, FrozenFeatures, ReleasedFrozenCritic, ValueHead
 from experiments.errors import UserError
 
@@ -63,8 +64,13 @@ class LLMPolicy:
         """The outputs that the policy reads."""
         return [ACTION_LOGITS] if self.action_heads is not None else list(SCORE_RULES[self.score_rule][1])
 
-    def log_probs(self, outputs: Sequence[dict[str, Tensor]], candidates: Sequence[list[str]]) -> Tensor:
+    def log_probs(
+        self, outputs: Sequence[dict[str, Tensor]], candidates: Sequence[list[str]], biases: Biases | None = None
+    ) -> Tensor:
         """(B, A) log-probabilities of each state's candidates, -inf where a state has fewer than A.
+
+        Args:
+            biases: taken off the scores (`calibration`).
 
         Raises:
             UserError: a state offers another number of actions than the action heads have.
@@ -78,9 +84,15 @@ class LLMPolicy:
                 )
             scores = [row[ACTION_LOGITS].reshape(-1) for row in outputs]
         else:
-            formula = SCORE_RULES[self.score_rule][0]
-            scores = [formula(candidate_outputs(row, texts)) for row, texts in zip(outputs, candidates, strict=True)]
+            scores = self.scores(outputs, candidates)
+        if biases is not None:
+            scores = [subtract_biases(row, texts, biases) for row, texts in zip(scores, candidates, strict=True)]
         return log_policy(scores, self.temperature)
+
+    def scores(self, outputs: Sequence[dict[str, Tensor]], candidates: Sequence[list[str]]) -> list[Tensor]:
+        """Per state (K_b,) scores of its candidates by the score rule."""
+        formula = SCORE_RULES[self.score_rule][0]
+        return [formula(candidate_outputs(row, texts)) for row, texts in zip(outputs, candidates, strict=True)]
 
     @staticmethod
     def values(outputs: Sequence[dict[str, Tensor]]) -> Tensor:

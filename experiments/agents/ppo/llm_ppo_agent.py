@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from experiments.agents.ppo.base_ppo_agent import BasePPOAgent, Decision, PPOConfig
+from experiments.agents.ppo.calibration import Biases, mean_scores, read_biases, with_unseen, write_biases
 from experiments.agents.ppo.llm_policy import LLMPolicy
 from experiments.agents.ppo.rollout import Samples
 from experiments.nonfinite import check_policy
@@ -19,19 +20,41 @@ from experiments.prompters.stepping import advance_prompters, start_prompters
 from lamorel import Caller
 
 
-def decide(caller: Caller, policy: LLMPolicy, states: Sequence[TextState]) -> Decision:
+def decide(
+    caller: Caller,
+    policy: LLMPolicy,
+    states: Sequence[TextState],
+    biases: Biases | None = None,
+    *,
+    with_values: bool = True,
+) -> Decision:
     """The policy and the value of N states under the LLM, on the CPU and without gradient.
+
+    Args:
+        biases: taken off the scores (`calibration`).
+        with_values: False gives values of 0, without the forwards that they need.
 
     Raises:
         DivergedError: the LLM gives no finite numbers; the text shows a prompt.
     """
     candidates = [state.candidates for state in states]
-    outputs = caller.custom_module_fns(policy.acting_keys, [state.prompt for state in states], candidates)
+    keys = policy.acting_keys if with_values else policy.policy_keys
+    outputs = caller.custom_module_fns(keys, [state.prompt for state in states], candidates)
     with torch.no_grad():
-        log_probs, values = policy.log_probs(outputs, candidates), policy.values(outputs)
-    decision = Decision(log_probs.float().cpu(), values.float().cpu(), policy.features(outputs))
+        log_probs = policy.log_probs(outputs, candidates, biases).float().cpu()
+        if with_values:
+            decision = Decision(log_probs, policy.values(outputs).float().cpu(), policy.features(outputs))
+        else:
+            decision = Decision(log_probs, torch.zeros(len(states)))
     check_policy(decision.log_probs.numpy(), decision.values.numpy(), [state.prompt for state in states])
     return decision
+
+
+def measure_biases(caller: Caller, policy: LLMPolicy, states: Sequence[TextState]) -> dict[str, float]:
+    """The bias of every candidate that these states offer, under the LLM as it is."""
+    candidates = [state.candidates for state in states]
+    outputs = caller.custom_module_fns(policy.policy_keys, [state.prompt for state in states], candidates)
+    return mean_scores(policy.scores(outputs, candidates), candidates)
 
 
 class LLMPPOAgent(BasePPOAgent):
@@ -41,6 +64,8 @@ class LLMPPOAgent(BasePPOAgent):
         envs: vector environment whose info carries descriptions, or prompt and actions.
         prompters: one per environment.
         caller: with `policy.module_functions()` and a `PPOUpdater` of the same policy.
+        calibration_states: gives the states over which scores are calibrated before the first rollout; None: they are
+            not.
     """
 
     name: ClassVar[str] = "llm"
@@ -55,13 +80,18 @@ class LLMPPOAgent(BasePPOAgent):
         config: PPOConfig,
         *,
         seed: int,
+        calibration_states: Callable[[], list[TextState]] | None = None,
     ) -> None:
         super().__init__(envs, config, seed)
+        self.calibration_states = calibration_states
+        self.biases: Biases | None = None
         self.prompters = list(prompters)
         self.caller = caller
         self.policy = policy
 
     def _first_observations(self) -> list[TextState]:
+        if self.calibration_states is not None:
+            self.biases = measure_biases(self.caller, self.policy, self.calibration_states())
         observations, infos = self.envs.reset()
         return start_prompters(self.prompters, observations, infos)
 
@@ -73,7 +103,9 @@ class LLMPPOAgent(BasePPOAgent):
         return np.array([state.action_ids[a] for state, a in zip(self.observations, actions, strict=True)])
 
     def _decide(self, observations: list[TextState]) -> Decision:
-        return decide(self.caller, self.policy, observations)
+        if self.biases is not None:
+            self.biases = with_unseen(self.biases, observations)
+        return decide(self.caller, self.policy, observations, self.biases)
 
     def _minibatch_step(self, samples: Samples) -> dict[str, float]:
         return self._llm_step(samples)
@@ -91,6 +123,7 @@ class LLMPPOAgent(BasePPOAgent):
             [state.candidates for state in samples.observations],
             **rows,
             **kwargs,
+            biases=self.biases,
         )
         shares = [result for result in results if result]  # an LLM process without a share reports nothing
         total = sum(share["samples"] for share in shares)
@@ -101,9 +134,13 @@ class LLMPPOAgent(BasePPOAgent):
 
     def save(self, folder: Path) -> None:
         self.caller.save(str(folder))
+        if self.biases is not None:
+            write_biases(folder, self.biases)
 
     def load(self, folder: Path) -> None:
         self.caller.load(str(folder))
+        if self.calibration_states is not None:
+            self.biases = read_biases(folder)
 
     def get_state(self) -> dict[str, Any]:
         return {**super().get_state(), "prompters": [prompter.get_state() for prompter in self.prompters]}

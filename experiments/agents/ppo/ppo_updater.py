@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.agents.ppo.action_scores import entropy
+from experiments.agents.ppo.calibration import Biases
 from experiments.agents.ppo.llm_policy import VALUE, LLMPolicy
 from experiments.agents.ppo.losses import broadcast_value_loss, policy_loss, ratio_terms, value_loss
 from experiments.nonfinite import can_be_taken
@@ -69,7 +70,8 @@ class PPOUpdater(BaseUpdater):
     def perform_update(
         self, contexts: list[str], candidates: list[list[str]], _current_batch_ids: Any, **kwargs: Any
     ) -> dict[str, float]:
-        """One step on this share. `kwargs` holds the whole minibatch's tensors named in `ROWS`, each (M,).
+        """One step on this share. `kwargs` holds the whole minibatch's tensors named in `ROWS`, each (M,), and `biases`
+        of the candidates, or None.
 
         A loss that is not finite in any process makes all gradients so in every process (`accumulate`), and none takes
         the step.
@@ -82,7 +84,7 @@ class PPOUpdater(BaseUpdater):
         value_targets = (kwargs["old_values"], kwargs["returns"]) if self.config.critic_broadcast else None
         self.optimizer.zero_grad(set_to_none=True)
         self.accumulate(
-            partial(self._sample_losses, sums=sums, value_targets=value_targets),
+            partial(self._sample_losses, sums=sums, value_targets=value_targets, biases=kwargs["biases"]),
             [*self.policy.policy_keys, VALUE],
             contexts,
             candidates,
@@ -107,6 +109,7 @@ class PPOUpdater(BaseUpdater):
         *,
         sums: dict[str, float],
         value_targets: tuple[Tensor, Tensor] | None,
+        biases: Biases | None,
         texts: list[list[str]],
         actions: Tensor,
         old_log_probs: Tensor,
@@ -116,7 +119,7 @@ class PPOUpdater(BaseUpdater):
     ) -> Tensor:
         """(n,) losses of a chunk of samples; adds up what is logged."""
         clip = self.config.clip_eps
-        log_policy, values = self.policy.log_probs(outputs, texts), self.policy.values(outputs)
+        log_policy, values = self.policy.log_probs(outputs, texts, biases), self.policy.values(outputs)
         log_probs = log_policy.gather(1, actions[:, None])[:, 0]
         policy = policy_loss(log_probs, old_log_probs, advantages, clip=clip)
         if value_targets is None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from experiments.agents.base_agent import Policy, View
 from experiments.agents.ppo.symbolic_policy import SymbolicPolicy, SymbolicView, empty_memory
+from experiments.configuration import RLScriptArgs
 from experiments.nonfinite import check_policy
 
 
@@ -41,6 +42,9 @@ class SymbolicTestAgent:
         policy = Policy(unrolled.log_probs.cpu().numpy(), unrolled.values.cpu().numpy())
         check_policy(policy.log_probs, policy.values, [view.mission for view in views])
         return policy
+
+    def begin(self, rl: RLScriptArgs, test: str) -> None:
+        pass
 
     def close(self) -> None:
         self.memory.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from experiments.agents.ppo.rollout import Rollout, Samples
 from experiments.agents.ppo.twosome_schedule import TwosomeSchedule
 from experiments.agents.ppo.twosome_updater import ACTOR, CRITIC
 from experiments.nonfinite import can_be_taken
-from experiments.prompters import Prompter
+from experiments.prompters import Prompter, TextState
 from lamorel import Caller
 
 
@@ -37,8 +37,9 @@ class TwosomePPOAgent(LLMPPOAgent):
         *,
         loss_coefs: tuple[float, float],
         seed: int,
+        calibration_states: Callable[[], list[TextState]] | None = None,
     ) -> None:
-        super().__init__(envs, prompters, caller, policy, config, seed=seed)
+        super().__init__(envs, prompters, caller, policy, config, seed=seed, calibration_states=calibration_states)
         self.schedule = schedule
         self.loss_coefs = loss_coefs
         self.updates = 0  # that are over

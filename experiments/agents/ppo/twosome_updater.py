@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.agents.ppo.action_scores import entropy
+from experiments.agents.ppo.calibration import Biases
 from experiments.agents.ppo.llm_policy import VALUE, LLMPolicy
 from experiments.agents.ppo.losses import policy_loss, ratio_terms, value_loss
 from experiments.agents.ppo.ppo_updater import add_terms
@@ -71,9 +72,9 @@ class TwosomeUpdater(BaseUpdater):
         A loss that is not finite in any process makes all gradients so in every process, and none takes the step.
 
         Args:
-            **kwargs: `part` (ACTOR or CRITIC), `lr`, and tensors (M,) of the step's samples: `actions`, `old_log_probs`
-                and `advantages` for the actor, `old_values`, `returns` and, where they are kept, `features` for the
-                critic.
+            **kwargs: `part` (ACTOR or CRITIC), `lr`, `biases` of the candidates or None, and of the step's M samples
+                `actions`, `old_log_probs` and `advantages` for the actor, (M,); `old_values`, `returns` and, where they
+                are kept, `features` (M, hidden) for the critic.
 
         Returns:
             of the actor means over the share of `ACTOR_TERMS`, and `dropped`, 1 where the KL divergence of all samples
@@ -87,7 +88,7 @@ class TwosomeUpdater(BaseUpdater):
         self.critic.zero_grad(set_to_none=True)
         rows = {name: row[_current_batch_ids] for name, row in kwargs.items() if isinstance(row, Tensor)}
         if optimizer is self.actor:
-            report = self._actor_gradient(contexts, candidates, **rows)
+            report = self._actor_gradient(contexts, candidates, kwargs["biases"], **rows)
         else:
             report = self._critic_gradient(contexts, **rows)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -100,6 +101,7 @@ class TwosomeUpdater(BaseUpdater):
         self,
         contexts: list[str],
         candidates: list[list[str]],
+        biases: Biases | None,
         *,
         actions: Tensor,
         old_log_probs: Tensor,
@@ -109,7 +111,7 @@ class TwosomeUpdater(BaseUpdater):
         """Back-propagate the clipped surrogate and the entropy bonus; the tensors are (n,), of the share."""
         sums = dict.fromkeys(ACTOR_TERMS, 0.0)
         self.accumulate(
-            partial(self._actor_losses, sums=sums),
+            partial(self._actor_losses, sums=sums, biases=biases),
             self.policy.policy_keys,
             contexts,
             candidates,
@@ -129,13 +131,14 @@ class TwosomeUpdater(BaseUpdater):
         outputs: list[dict[str, Tensor]],
         *,
         sums: dict[str, float],
+        biases: Biases | None,
         texts: list[list[str]],
         actions: Tensor,
         old_log_probs: Tensor,
         advantages: Tensor,
     ) -> Tensor:
         """(n,) losses of a chunk of samples; adds up what is logged."""
-        log_policy = self.policy.log_probs(outputs, texts)
+        log_policy = self.policy.log_probs(outputs, texts, biases)
         log_probs = log_policy.gather(1, actions[:, None])[:, 0]
         policy = policy_loss(log_probs, old_log_probs, advantages, clip=self.config.clip_eps)
         entropies = entropy(log_policy)

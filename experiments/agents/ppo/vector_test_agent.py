@@ -12,6 +12,7 @@ from experiments.agents.base_agent import Policy, View
 from experiments.agents.ppo.offered_actions import OfferedActions
 from experiments.agents.ppo.vector_policy import VectorPolicy
 from experiments.agents.ppo.vector_ppo_agent import vector_view
+from experiments.configuration import RLScriptArgs
 from experiments.nonfinite import check_policy
 
 
@@ -34,6 +35,9 @@ class VectorTestAgent:
         policy = Policy(log_probs, values.cpu().numpy())
         check_policy(policy.log_probs, policy.values, [view.text.prompt for view in views])
         return policy
+
+    def begin(self, rl: RLScriptArgs, test: str) -> None:
+        pass
 
     def close(self) -> None:
         """It holds nothing."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from experiments.agents.base_agent import Policy, View
+from experiments.configuration import RLScriptArgs
 
 
 class RandomAgent:
@@ -19,6 +20,9 @@ class RandomAgent:
     def decide(self, views: Sequence[View]) -> Policy:
         counts = np.array([len(view.text.candidates) for view in views])[:, None]
         return Policy(np.where(np.arange(counts.max()) < counts, -np.log(counts), -np.inf))
+
+    def begin(self, rl: RLScriptArgs, test: str) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 TRAINER = "trainer.json"
+CARD = "README.md"
 STATES = "states.json"
 
 # A resumed run may differ in these; any other difference is refused. Each is a key or the head of keys.
@@ -152,7 +153,10 @@ class CheckpointStore:
         )
 
     def _manifest(self, update: int) -> dict[str, Any]:
-        """Sizes and hashes of all files of `.next`; what is one file with that of `last` keeps what was noted there."""
+        """Sizes and hashes of all files of `.next` but the card, to which tests add.
+
+        What is one file with that of `last` keeps what was noted there.
+        """
         try:
             known = json.loads((self.last / MANIFEST).read_text(encoding="utf-8"))["files"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -160,7 +164,7 @@ class CheckpointStore:
         files = {}
         for path in sorted(self.next.rglob("*")):
             name = str(path.relative_to(self.next))
-            if not path.is_file() or path.name == MANIFEST:
+            if not path.is_file() or name in (MANIFEST, CARD):
                 continue
             if name in known and (self.last / name).exists() and path.samefile(self.last / name):
                 files[name] = known[name]

@@ -31,7 +31,7 @@ from experiments.hydra_script import hydra_script
 from experiments.log_file import RUN_LOG, logged_to
 from experiments.partial_results import PartialResults, source_of
 from experiments.stopping import finishing_steps
-from experiments.tested_agent import POLICY_SETTINGS, agent_label, make_agent, serve, validate
+from experiments.tested_agent import POLICY_SETTINGS, agent_label, make_agent, serve, trained_checkpoint, validate
 from experiments.trajectories import export_prefix, export_trajectories
 from lamorel import is_llm_process
 
@@ -104,6 +104,10 @@ def run_tests(config: Config) -> None:
                 logger.info("%s: %s", test, result_line(episodes))
                 for remark in remarks(config.rl, test, episodes):
                     logger.warning("%s: %s", test, remark)
+            if facts["agent"] == "trained" and config.agent == "llm" and not export:
+                from experiments.model_card import refresh_card
+
+                refresh_card(trained_checkpoint(config, paths), paths)
             for partial in partials.values():  # once all are over: until then the same command has them to go on from
                 partial.remove()
 

@@ -26,7 +26,6 @@ from lamorel.config import LamorelConfigError
 if TYPE_CHECKING:
     from experiments.agents.ppo.llm_policy import LLMPolicy
     from experiments.agents.ppo.llm_test_agent import LLMTestAgent
-    from experiments.calibration_states import calibration_states
     from lamorel import Caller
 
 logger = logging.getLogger("glam")

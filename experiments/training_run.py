@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -216,16 +217,21 @@ class TrainingRun:
 
     def checkpoint_now(self) -> None:
         progress = self.progress
-        self.store.save(
-            {
-                "update": progress.update,
-                "progress": vars(progress),
-                "agent": self.agent.name,
-                "config": self.config.resolved,
-            },
-            {"agent": self.agent.get_state(), "random": get_random_states()},
-            self.agent.save,
-        )
+        trainer = {
+            "update": progress.update,
+            "progress": vars(progress),
+            "agent": self.agent.name,
+            "config": self.config.resolved,
+        }
+
+        def save(folder: Path) -> None:
+            self.agent.save(folder)
+            if self.config.agent == "llm":
+                from experiments.model_card import write_card
+
+                write_card(folder, trainer, self.paths.id)
+
+        self.store.save(trainer, {"agent": self.agent.get_state(), "random": get_random_states()}, save)
         self.saved = progress.update
         self._warn_of_lack_of_space()
         self.log.write_status(progress)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from huggingface_hub import ModelCardData
 
 from lamorel.config import LamorelConfigError, LLMArgs
 from lamorel.loading import load_model, load_tokenizer, model_type_of, read_any_config
@@ -34,7 +35,20 @@ def convert(source: str, folder: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(unfinished)
     tokenizer.save_pretrained(unfinished)
+    if source.endswith(".gguf"):
+        _write_card(Path(source), unfinished)
     unfinished.rename(folder)
+
+
+def _write_card(source: Path, folder: Path) -> None:
+    """A card with the licence that the file names, which cards of trained models take over."""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(source).fields
+    licence = fields["general.license"].contents() if "general.license" in fields else None
+    card = ModelCardData(license=licence, library_name="transformers")
+    text = f"---\n{card.to_yaml()}\n---\n\nDequantised from {source.name}: close to the published weights, not equal.\n"
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def main() -> None:

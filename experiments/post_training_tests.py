@@ -30,6 +30,7 @@ from experiments.folder_lock import FolderLock
 from experiments.hydra_script import hydra_script
 from experiments.log_file import RUN_LOG, logged_to
 from experiments.partial_results import PartialResults, source_of
+from experiments.provenance import provenance
 from experiments.stopping import finishing_steps
 from experiments.tested_agent import POLICY_SETTINGS, agent_label, make_agent, serve, trained_checkpoint, validate
 from experiments.trajectories import export_prefix, export_trajectories
@@ -90,7 +91,7 @@ def run_tests(config: Config) -> None:
         opened.enter_context(logged_to(paths.logs / "test" / RUN_LOG))
         opened.enter_context(keeping_failures(folder))
         agent, update = make_agent(config, paths)
-        facts["checkpoint_update"] = update
+        facts |= {"checkpoint_update": update, "provenance": provenance()}
         source = source_of(config, paths, agent_label(config), update)
         with closing(agent), finishing_steps():
             if export:

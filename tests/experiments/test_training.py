@@ -78,6 +78,7 @@ def test_what_a_run_writes(small):
     assert "name_environment: BabyAI-GoToRedBallNoDists-v0" in (paths.logs / "config.yaml").read_text()
     provenance = json.loads((paths.logs / "provenance.json").read_text())
     assert provenance["packages"]["torch"] == torch.__version__
+    assert f"{os.cpu_count()} cores" in provenance["machine"]
     events = EventAccumulator(str(paths.logs))
     events.Reload()
     assert [event.step for event in events.Scalars("policy_loss")] == [1, 2, 3]

@@ -43,6 +43,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="change of the sample efficiency between two groups of runs: globs of their labels or ids",
     )  # fmt: skip
     add("--label", nargs="+", default=[], metavar="OLD=NEW", help="other names for agents in tables and figures")
+    add("--publish", type=Path, metavar="FILE.csv", help="add the runs to a file of results/, and the curve beside it")
     add("--strict", action="store_true", help="exit with status 1 if anything is missing")
     return parser.parse_args(arguments)
 
@@ -72,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
             training_level=options.training_level,
             compare=options.compare,
             labels=parse_labels(options.label),
+            publish=options.publish,
         )
         missing = make_report(selection)
     except UserError as error:

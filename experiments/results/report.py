@@ -15,6 +15,7 @@ from experiments.results.comparisons import COMPARISONS
 from experiments.results.curves import comparison_figure, learning_curve, unequal_lengths
 from experiments.results.loading import LEARNING, PlayedTest, load_tests
 from experiments.results.probabilities import probability_figure, read_probabilities
+from experiments.results.published import publish
 from experiments.results.rows import NO_CHANGE
 from experiments.results.runs import Run, find_runs
 from experiments.results.tables import results_table, returns_table, shown_tasks, task_table, tells_discounted
@@ -44,6 +45,7 @@ class Selection:
     training_level: str | None
     compare: Sequence[Sequence[str]]
     labels: dict[str, str]
+    publish: Path | None = None
 
     def asks_for(self, tables: Iterable[str] = (), figures: Iterable[str] = ()) -> bool:
         """Whether any of these is asked for by name, or everything is."""
@@ -79,6 +81,11 @@ def make_report(selection: Selection) -> list[str]:
     _generalisation(selection, tests, level, titles, columns.left_out, missing)
     _curve_tables(selection, groups, missing)
     _curve_figures(selection, groups, missing)
+    if selection.publish is not None:
+        publish(selection.publish, tests)
+        if groups:
+            figure = learning_curve(groups, selection.window)
+            write_figure(selection.publish.parent, selection.publish.stem, figure, ["png"])
     missing = list(dict.fromkeys(missing))
     write_missing(selection.output, missing)
     return missing

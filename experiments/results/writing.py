@@ -42,11 +42,11 @@ def to_markdown(table: pd.DataFrame) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]) + "\n"
 
 
-def write_figure(folder: Path, stem: str, figure: Figure) -> list[Path]:
-    """Write STEM.png and STEM.pdf and close the figure; returns the paths."""
+def write_figure(folder: Path, stem: str, figure: Figure, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
+    """Write STEM.png and STEM.pdf, or other formats, and close the figure; returns the paths."""
     import matplotlib.pyplot as plt
 
-    paths = [folder / f"{stem}.png", folder / f"{stem}.pdf"]
+    paths = [folder / f"{stem}.{name}" for name in formats]
     for path in paths:
         temporary = path.with_name(f".{path.name}.new")
         # a PDF would carry the time it was made

@@ -1,0 +1,85 @@
+"""Files of results, and the tables of README and docs that are made of them."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from experiments.errors import UserError
+from experiments.post_training_tests import run_tests
+from experiments.results import published
+from experiments.results.intervals import wilson
+from experiments.test_results import main as report
+from experiments.train_language_agent import train
+from tests.experiments.conftest import ROOT, make_config
+from tests.experiments.test_training import paths_of
+
+ROW = {
+    "agent": "trained", "model": "m", "level": "L", "test": "no_modification_test", "seed": 1, "episodes": 100,
+    "successes": 90, "frames": 4096, "hours": 0.2, "commit": "0123456789abcdef", "machine": "2 cores of X",
+    "command": "python x",
+}  # fmt: skip
+
+
+def test_tables_agree_with_the_files_of_results():
+    """`python -m experiments.results.published` makes them."""
+    assert published.update_documents(check=True) == []
+
+
+def test_no_file_of_results_is_shown_nowhere():
+    documents = "".join(path.read_text() for name in published.DOCUMENTS for path in ROOT.glob(name))
+    for path in (ROOT / "results").glob("*.csv"):
+        assert f"<!-- results/{path.name}" in documents
+
+
+def test_a_table_by_hand():
+    rows = pd.DataFrame(
+        [ROW, {**ROW, "seed": 2, "successes": 100}, {**ROW, "agent": "random", "successes": 1, "frames": 0}]
+    )
+    text = re.sub(" +", " ", published.table(rows))
+    assert "| trained | 1, 2 | 0.950 [0.910, 0.973] | 0.90, 1.00 | 200 | 4,096 | 0.20 |" in text
+    assert f"| random | 1 | {wilson(1, 100)}" in text
+    assert text.endswith("level L; test no modification; commit `0123456789ab`; 2 cores of X.")
+
+
+def test_documents_are_written_anew_between_their_markers(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "docs").mkdir()
+    pd.DataFrame([ROW, {**ROW, "level": "M"}]).to_csv(tmp_path / "results" / "x.csv", index=False)
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- results/x.csv M -->\nold\n<!-- end -->\nafter\n")
+    assert published.update_documents(check=True, root=tmp_path) == ["README.md"]
+    assert "old" in page.read_text()
+    published.update_documents(check=False, root=tmp_path)
+    text = page.read_text()
+    assert text.startswith("before\n<!-- results/x.csv M -->\n| agent ")
+    assert "level M" in text
+    assert text.endswith("\n<!-- end -->\nafter\n")
+    assert published.update_documents(check=True, root=tmp_path) == []
+    page.write_text("<!-- results/x.csv N -->\n<!-- end -->\n")
+    with pytest.raises(UserError, match="no result of N"):
+        published.update_documents(check=True, root=tmp_path)
+    page.write_text("<!-- results/y.csv -->\n<!-- end -->\n")
+    with pytest.raises(UserError, match=r"y\.csv: no such file"):
+        published.update_documents(check=True, root=tmp_path)
+
+
+def test_runs_are_published_by_the_report(small, tmp_path):
+    train(make_config(small))
+    random = ["rl_script_args.random_agent=true", "rl_script_args.name_model=random"]
+    run_tests(make_config([*small, "rl_script_args.zero_shot=false"]))
+    run_tests(make_config([*small, *random]))
+    logs, file = paths_of(small).logs.parent, tmp_path / "results" / "small.csv"
+    command = ["--logs", str(logs), "--output", str(tmp_path / "out"), "--publish", str(file)]
+    for _ in range(2):  # rows are replaced
+        assert report(command) == 0
+        rows = published.read(file)
+        assert list(rows.columns) == published.COLUMNS
+        assert list(rows.agent) == ["random", "trained"]
+        assert list(rows.frames) == [0, 96]
+        assert list(rows.episodes) == [6, 6]
+        assert rows.machine.str.contains("cores of").all()
+    assert {path.name for path in file.parent.iterdir()} == {"small.csv", "small.png"}
+    [facts] = logs.glob("*_random_*/test/*/episodes/*.json")
+    facts.write_text(facts.read_text().replace('"provenance"', '"of_before"'))
+    assert report(command) == 2

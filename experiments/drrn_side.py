@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import torch
+
 from experiments.agents.drrn.drrn_agent import DRRNAgent, DRRNConfig
 from experiments.agents.drrn.drrn_policy import DRRNPolicy, DRRNTestAgent
 from experiments.agents.drrn.network import DRRN
@@ -37,8 +39,21 @@ def open_drrn_agent(config: Config) -> Iterator[DRRNAgent]:
     settings = DRRNConfig(
         rl.frames_per_proc, rl.reward_scale, rl.bootstrap_timeouts, rl.max_skipped_gradient_steps, rl.drrn
     )
-    with closing(make_envs(rl, seeds=training_seeds(rl))) as envs:
+    with _denormals_flushed(), closing(make_envs(rl, seeds=training_seeds(rl))) as envs:
         yield DRRNAgent(envs, make_prompters(rl), policy, settings, seed=rl.seed)
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Within it numbers below 1e-38 are 0.
+
+    Gradients fade over the steps of a long text; a CPU takes a hundred times longer for such numbers than for others.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def make_drrn_test_agent(config: Config, checkpoint: Path) -> DRRNTestAgent:

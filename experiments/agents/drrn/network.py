@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from experiments.agents.drrn.gru import last_states
+
 Ids = Sequence[int] | np.ndarray  # a text as at least one piece of the vocabulary
 
 
@@ -43,11 +45,14 @@ class DRRN(nn.Module):
         """
         distinct = {text: row for row, text in enumerate(dict.fromkeys(text for row in candidates for text in row))}
         counts = torch.tensor([len(row) for row in candidates])
-        of_state = torch.repeat_interleave(torch.arange(len(states)), counts)
+        keys = [np.asarray(text, dtype=np.int64).tobytes() for text in states]
+        places = {key: row for row, key in enumerate(dict.fromkeys(keys))}
+        once = list(dict(zip(keys, states, strict=True)).values())
+        of_state = torch.repeat_interleave(torch.tensor([places[key] for key in keys]), counts)
         of_action = torch.tensor([distinct[text] for row in candidates for text in row])
         pairs = torch.cat(
             [
-                self._encode(self.state_encoder, states)[of_state.to(self.device)],
+                self._encode(self.state_encoder, once)[of_state.to(self.device)],
                 self._encode(self.action_encoder, list(distinct))[of_action.to(self.device)],
             ],
             dim=1,
@@ -62,9 +67,10 @@ class DRRN(nn.Module):
 
     def _encode(self, encoder: nn.GRU, texts: Sequence[Ids]) -> Tensor:
         """(N, hidden) state of a GRU after the last piece of each of N texts."""
+        if self.device.type == "cpu":
+            return last_states(encoder, self.embedding, [np.asarray(text) for text in texts])
         lengths = torch.tensor([len(text) for text in texts], device=self.device)
         padded = pad_sequence([torch.as_tensor(np.asarray(text, dtype=np.int64)) for text in texts])
-        # read forwards, what is behind a text's last piece cannot change its state there; packing gives the same, but
-        # its backward on the CPU takes time that grows with the square of the length
+        # read forwards, what is behind a text's last piece cannot change its state there
         outputs = encoder(self.embedding(padded.to(self.device)))[0]
         return outputs[lengths - 1, torch.arange(len(texts), device=self.device)]

@@ -24,6 +24,7 @@ SEED ?= 1
 train: DEMO = demo
 train-twosome: DEMO = twosome_demo
 train-llm: DEMO = smollm2_food_preparation
+train-llm: WINDOW = --window 1
 KEYS = experiment=$(DEMO) rl_script_args.seed=$(SEED)
 TEST = $(BIN)/python experiments/post-training_tests.py $(KEYS) rl_script_args.max_episode_steps=null
 
@@ -34,7 +35,7 @@ train train-twosome train-llm: $(READY)
 	$(BIN)/python experiments/train_language_agent.py $(KEYS)
 	$(TEST) rl_script_args.zero_shot=false
 	$(BIN)/python experiments/test_results.py --logs storage/$(DEMO)/logs --runs '*_seed_$(SEED)' \
-	  --output storage/$(DEMO)/results_seed_$(SEED)
+	  --output storage/$(DEMO)/results_seed_$(SEED) $(WINDOW)
 
 .PHONY: tiny-llm
 tiny-llm: $(READY)

@@ -169,7 +169,8 @@ SELECTIONS = {
                                **{key: TWOSOME[key] for key in ("method", "score_rule", "reward_scale", "model_path",
                                                                 "model_type", "dtype", "lora", "add_bos", "epochs")}},
 }  # fmt: skip
-ELSEWHERE = {"demo", "twosome_demo", "smollm2_food_preparation"}  # no experiments of the papers
+SMOLLM2 = {"smollm2_food_preparation", "smollm2_goto_red_ball", "smollm2_goto_local"}
+ELSEWHERE = {"demo", "twosome_demo", *SMOLLM2}  # no experiments of the papers
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,7 @@ BATCH = 8
 def every_state() -> Iterator[None]:
     """What the trainer would do without telling equal states."""
 
-    def chunks(module: LLMModule, contexts: Any, candidates: Any, tokens: int) -> list[list[int]]:
+    def chunks(module: LLMModule, _keys: Any, contexts: Any, candidates: Any, tokens: int) -> list[list[int]]:
         ids = None if candidates is None else module.encoder.candidates(candidates)
         return module.ways.chunks(module.encoder.contexts(contexts), ids, tokens=tokens, rows=len(contexts))
 

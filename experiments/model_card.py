@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from yaml import YAMLError
 
 from experiments.atomic_files import write_atomically
 from experiments.checkpoint import CARD, MANIFEST, read_trainer
@@ -40,13 +41,13 @@ def write_card(
         trained_by: the command line of the training; None: this process's.
     """
     rl, llm = trainer["config"]["rl_script_args"], trainer["config"]["lamorel_args"]["llm_args"]
-    method, paper = METHODS[rl["method"]]
+    method, paper = METHODS[rl.get("method", "glam")]  # checkpoints of version 0.3 know no other
     base, licence = base_model(str(llm["model_path"]))
-    adapters = (checkpoint / "adapter_config.json").is_file()
+    adapter = _adapter(checkpoint)
     data = ModelCardData(
         base_model=base,
         license=licence,
-        library_name="peft" if adapters else "transformers",
+        library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
         tags=["reinforcement-learning", "ppo", method.lower()],
         model_name=name,
@@ -54,13 +55,13 @@ def write_card(
     )
     progress = trainer["progress"]
     start = "pretrained weights" if llm["pretrained"] else "random weights"
-    trained = f"adapters (LoRA, r={llm['lora']['r']})" if adapters and llm["lora"] else "all weights"
-    score = f"`{rl['score_rule']}` of the token log-probabilities"
-    score += ", calibrated by `calibration.json`" if rl.get("calibration", "none") != "none" else ""
+    trained = f"adapters (LoRA, r={adapter['r']})" if adapter else "all weights"
+    policy = "action heads" if rl["use_action_heads"] else f"actions scored by `score_rule={rl['score_rule']}`"
+    policy += ", calibrated by `calibration.json`" if rl.get("calibration", "none") != "none" else ""
     facts = {
         "base model": f"{base}, {start}",
         "licence": licence or "see the base model's",
-        "method": f"{method} (arXiv {paper}): PPO, actions scored by {score}",
+        "method": f"{method} (arXiv {paper}): PPO, {policy}",
         "trained": trained,
         "level": rl["name_environment"],
         "seed": rl["seed"],
@@ -77,7 +78,7 @@ def write_card(
             "\n## Results\n",
             *(_results(tests) if tests else ["Not tested yet: `experiments/post-training_tests.py` adds its results."]),
             "\n## Loading it\n",
-            f"```python\n{_loading(llm['model_type'], base if adapters else None)}\n```\n",
+            f"```python\n{_loading(llm['model_type'], base if adapter else None)}\n```\n",
             "`optimizer.pt`, `trainer.json` and `states.json` are for resuming the training.\n",
         ]
     )
@@ -87,14 +88,14 @@ def write_card(
 def refresh_card(checkpoint: Path, paths: ExperimentPaths) -> None:
     """Write the card again, with the tests of this checkpoint that there are now.
 
-    It stays as it is where the manifest lists it, as older ones do, and, with a warning, where the folder cannot be
-    written or a training that runs has just replaced it.
+    It stays as it is if the manifest lists it, as older ones do. It also stays, with a warning, if the folder cannot be
+    written, a running training has just replaced it, or a file of results cannot be read.
     """
     try:
         if CARD not in json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]:
             _refresh(checkpoint, paths)
-    except (OSError, StorageError) as error:
-        logger.warning("%s: the model card could not be refreshed (%s)", checkpoint, error)
+    except (OSError, StorageError, ValueError, KeyError) as error:
+        logger.warning("%s: the model card could not be refreshed (%r)", checkpoint, error)
 
 
 def _refresh(checkpoint: Path, paths: ExperimentPaths) -> None:
@@ -107,14 +108,33 @@ def _refresh(checkpoint: Path, paths: ExperimentPaths) -> None:
 
 
 def base_model(model_path: str) -> tuple[str, str | None]:
-    """Name and licence of a base model; where it is a folder, its own card's, if it has one."""
-    folder = Path(model_path).expanduser()
-    if not folder.exists():
+    """Name of the model that a `model_path` holds, and the licence that its card names, if it has one.
+
+    A folder's name is the model's: `base_model` in its card is the model that it was made from. An adapter's is that of
+    the model whose weights it adapts.
+    """
+    path = Path(model_path).expanduser()
+    if not path.exists():
         return model_path, None
-    card = folder / CARD
-    data = ModelCard.load(card).data if card.is_file() else ModelCardData()
-    base = data.base_model if isinstance(data.base_model, str) else None
-    return base or folder.resolve().stem, data.license
+    if adapter := _adapter(path):
+        return base_model(adapter["base_model_name_or_path"])
+    real = path.resolve()
+    return real.stem if real.is_file() else real.name, _licence(path / CARD)
+
+
+def _adapter(folder: Path) -> dict[str, Any] | None:
+    """peft's configuration of the adapter in a folder, None where there is none."""
+    path = folder / "adapter_config.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _licence(card: Path) -> str | None:
+    if not card.is_file():
+        return None
+    try:
+        return ModelCard.load(card, ignore_metadata_errors=True).data.license
+    except (ValueError, YAMLError):  # somebody else's file: no reason to lose a checkpoint
+        return None
 
 
 def _command(arguments: Sequence[str]) -> str:
@@ -123,14 +143,21 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def _result(facts: Mapping[str, Any]) -> EvalResult:
-    level = facts["config"]["rl_script_args"]["name_environment"]
+    rl = facts["config"]["rl_script_args"]
+    level, test = rl["name_environment"], f"{_test(facts)}, {rl['language']}"
     return EvalResult(
         task_type="reinforcement-learning",
         dataset_type=level,
-        dataset_name=f"{level}, {facts['test']}",
+        dataset_config=test,  # results that differ in the name alone are put under the first one's
+        dataset_name=f"{level}, {test}",
         metric_type="success_rate",
         metric_value=facts["results"]["success_rate"],
     )
+
+
+def _test(facts: Mapping[str, Any]) -> str:
+    renamed = facts["config"]["rl_script_args"]["modified_action_space"]
+    return facts["test"] + (", renamed actions" if renamed else "")
 
 
 def _results(tests: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -139,8 +166,7 @@ def _results(tests: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         results, rl = facts["results"], facts["config"]["rl_script_args"]
         episodes = results["episodes"]
         success = wilson(round(results["success_rate"] * episodes), episodes)
-        renamed = ", renamed actions" if rl["modified_action_space"] else ""
-        rows.append((rl["name_environment"], facts["test"] + renamed, rl["language"], episodes, success))
+        rows.append((rl["name_environment"], _test(facts), rl["language"], episodes, success))
     return _table(("level", "test", "language", "episodes", "success [95% interval]"), rows)
 
 
@@ -153,9 +179,8 @@ def _table(header: Sequence[str], rows: Any) -> Iterator[str]:
 
 def _loading(model_type: str, base: str | None) -> str:
     auto = AUTO[model_type]
-    if base is None:
-        return f'from transformers import {auto}, AutoTokenizer\n\nmodel = {auto}.from_pretrained("THIS")'
-    return (
-        f"from peft import PeftModel\nfrom transformers import {auto}, AutoTokenizer\n\n"
-        f'model = PeftModel.from_pretrained({auto}.from_pretrained("{base}"), "THIS")'
-    ) + '\ntokenizer = AutoTokenizer.from_pretrained("THIS")'
+    imports, model = f"from transformers import {auto}, AutoTokenizer\n\n", f'{auto}.from_pretrained("THIS")'
+    if base is not None:
+        imports = f"from peft import PeftModel\n{imports}"
+        model = f'PeftModel.from_pretrained({auto}.from_pretrained("{base}"), "THIS")'
+    return f'{imports}model = {model}\ntokenizer = AutoTokenizer.from_pretrained("THIS")'

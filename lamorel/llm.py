@@ -130,15 +130,23 @@ class LLMModule(torch.nn.Module):
         return input_device(self._LLM_model)
 
     def chunks(
-        self, contexts: Sequence[str], candidates: Sequence[Sequence[str]] | None, tokens: int
+        self,
+        keys: Sequence[str],
+        contexts: Sequence[str],
+        candidates: Sequence[Sequence[str]] | None,
+        tokens: int,
     ) -> list[list[int]]:
         """Indices of contexts of similar length, in groups of about `tokens` tokens, their candidates included.
 
-        Equal contexts with equal candidates are in one group, and count once.
+        Equal contexts with equal candidates are in one group and count once, where these keys run them once.
         """
+        context_ids = self.encoder.contexts(contexts)
         ids = None if candidates is None else self.encoder.candidates(candidates)
-        inputs = _Distinct(self.encoder.contexts(contexts), ids)
-        chunks = self.ways.chunks(inputs.contexts, inputs.candidates, tokens=tokens, rows=max(1, len(contexts)))
+        rows = max(1, len(contexts))
+        if not self._run_once(keys):
+            return self.ways.chunks(context_ids, ids, tokens=tokens, rows=rows)
+        inputs = _Distinct(context_ids, ids)
+        chunks = self.ways.chunks(inputs.contexts, inputs.candidates, tokens=tokens, rows=rows)
         members = inputs.members()
         return [[i for place in chunk for i in members[place]] for chunk in chunks]
 
@@ -201,7 +209,7 @@ class LLMModule(torch.nn.Module):
         Parallel environments often are in the same state. A function that is not `context_only` sees every row, as in
         the original.
         """
-        if not all(key in BUILTIN_KEYS or self._is_context_only(key) for key in keys):
+        if not self._run_once(keys):
             return self._run(keys, contexts, candidates, rows, kwargs)
         inputs = _Distinct(contexts, candidates)
         found = self._run(keys, inputs.contexts, inputs.candidates, rows, kwargs)
@@ -264,6 +272,10 @@ class LLMModule(torch.nn.Module):
         sizes = [len(group) for group in groups]
         by_key |= run_functions(call.functions, views, sizes=sizes, adapters=self.ways.adapters, kwargs=call.kwargs)
         return [{key: by_key[key][i] for key in call.keys} for i in range(len(contexts))]
+
+    def _run_once(self, keys: Sequence[str]) -> bool:
+        """Whether equal contexts with equal candidates are run once for these keys."""
+        return all(key in BUILTIN_KEYS or self._is_context_only(key) for key in keys)
 
     def _is_context_only(self, key: str) -> bool:
         return key not in BUILTIN_KEYS and bool(self._module_functions[key].context_only)

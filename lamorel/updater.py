@@ -90,7 +90,7 @@ class BaseUpdater(ABC):
         losses: torch.Tensor | None = None
         with self._llm_module.one_exchange():
             tokens = self.tokens_per_chunk or self._llm_module.module.tokens_per_chunk
-            for chunk in self._llm_module.module.chunks(contexts, candidates, tokens):
+            for chunk in self._llm_module.module.chunks(keys, contexts, candidates, tokens):
                 try:
                     loss = self._chunk_losses(chunk, loss_fn, keys, contexts, candidates, rows)
                     (loss.sum() / total).backward()

@@ -6,6 +6,8 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+# Keys that older files do not have, and what those runs did.
+ADDED = {"method": "glam", "calibration": "none"}
 # What a configuration says of names, machines, records and tests: no part of how an agent is trained.
 NOT_TRAINING = {
     "path", "seed", "torch_threads", "saving_path_logs", "saving_path_model", "name_experiment", "name_model",
@@ -70,14 +72,14 @@ def variant(config: Mapping[str, Any]) -> str:
 
 def training_settings(config: Mapping[str, Any], seed: int) -> dict[str, str]:
     """What a training run was made with, but for its seed: runs that differ only in seed have the same."""
-    rl = config["rl_script_args"]
+    rl = {**ADDED, **config["rl_script_args"]}
     keys = rl.keys() - NOT_TRAINING - ({"twosome"} if rl.get("method") != "twosome" else set())
     return {key: _text(rl[key], seed) for key in sorted(keys)} | llm_settings(config, seed)
 
 
 def test_settings(config: Mapping[str, Any], seed: int) -> dict[str, str]:
     """What a test's outcome depends on, but for its seed and what makes its row."""
-    rl = config["rl_script_args"]
+    rl = {**ADDED, **config["rl_script_args"]}
     given = {key: _text(rl[key], seed) for key in OF_A_TEST if rl.get(key, {}) != {}}  # older files have no options
     return given | llm_settings(config, seed)
 

@@ -41,21 +41,24 @@ def rows_of(tests: Sequence[PlayedTest]) -> pd.DataFrame:
     """A row per test and seed, with `COLUMNS`.
 
     Raises:
-        UserError: a test does not tell what it was made with.
+        UserError: there is no test, one does not tell what it was made with, or two have the same `KEY`.
     """
+    if not tests:
+        raise UserError("--publish: there are no results of tests in these runs")
     rows = []
+    seen: dict[tuple, Path] = {}
     for test in tests:
         facts = json.loads(test.path.with_name(f"{test.path.name}.json").read_text(encoding="utf-8"))
         if "provenance" not in facts:
             raise UserError(f"{test.path}.json does not tell commit and machine, as older tests: repeat it")
-        frames, hours = _training(test)
+        frames, hours = _training(test, facts)
         made_with = facts["provenance"]
         script, *arguments = made_with["command"]
         row = {
             "agent": test.agent,
             "model": test.name.partition("/")[2],
             "level": test.level,
-            "test": test.test + (f" [{', '.join(test.actions)}]" if test.actions else ""),
+            "test": _test_name(test),
             "seed": test.seed,
             "episodes": len(test.episodes),
             "successes": int(test.episodes.success.sum()),
@@ -65,19 +68,33 @@ def rows_of(tests: Sequence[PlayedTest]) -> pd.DataFrame:
             "machine": made_with["machine"],
             "command": shlex.join(["python", f"experiments/{Path(script).name}", *arguments]),
         }
+        key = tuple(row[name] for name in KEY)
+        if (other := seen.setdefault(key, test.path)) != test.path:
+            raise UserError(
+                f"--publish: {other} and {test.path} have the same {', '.join(KEY)}: choose one by --logs or --runs, "
+                "or test under another rl_script_args.name_model"
+            )
         rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _training(test: PlayedTest) -> tuple[int, float]:
-    """Frames and hours of the training that a test's agent comes from."""
+def _test_name(test: PlayedTest) -> str:
+    """The test, its language and its action names, where they are not the usual ones."""
+    language = "" if test.language == "english" else f" {test.language}"
+    return test.test + language + (f" [{', '.join(test.actions)}]" if test.actions else "")
+
+
+def _training(test: PlayedTest, facts: dict[str, Any]) -> tuple[int, float]:
+    """Frames and hours of training up to the checkpoint that was tested; training may have gone on since."""
     if test.agent not in LEARNING:
         return 0, 0.0
     missing: list[str] = []
     log = log_rows(test.folder / "log.csv", missing)
-    if log is None or not len(log) or missing:
-        raise UserError(f"{test.folder / 'log.csv'}: {'; '.join(missing) or 'no update in it'}")
-    return int(log["frames"].iloc[-1]), round(float(log["duration"].iloc[-1]) / 3600, 3)
+    update = facts["checkpoint_update"]
+    if log is None or missing or update not in set(log["update"]):
+        raise UserError(f"{test.folder / 'log.csv'}: {'; '.join(missing) or f'no row of update {update}'}")
+    tested = log[log["update"] == update].iloc[0]
+    return int(tested["frames"]), round(float(tested["duration"]) / 3600, 3)
 
 
 def publish(path: Path, tests: Sequence[PlayedTest]) -> None:
@@ -85,14 +102,17 @@ def publish(path: Path, tests: Sequence[PlayedTest]) -> None:
     rows = rows_of(tests)
     if path.exists():
         rows = pd.concat([read(path), rows]).drop_duplicates(KEY, keep="last")
-    rank = rows.agent.map(lambda agent: ORDER.index(agent))
+    rank = rows.agent.map(lambda agent: ORDER.index(agent) if agent in ORDER else len(ORDER))
     rows = rows.assign(rank=rank).sort_values(["level", "rank", "model", "test", "seed"], kind="stable")
     make_folder(path.parent)
     write_atomically(path, rows[COLUMNS].to_csv(index=False, lineterminator="\n"))
 
 
 def read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, keep_default_na=False)
+    rows = pd.read_csv(path, keep_default_na=False)
+    if absent := [name for name in COLUMNS if name not in rows]:
+        raise UserError(f"{path} has no column {', '.join(absent)}: put back a copy")
+    return rows
 
 
 def table(rows: pd.DataFrame) -> str:
@@ -105,7 +125,7 @@ def table(rows: pd.DataFrame) -> str:
         lines.append(
             {
                 "level": level,
-                "test": test.removesuffix("_test").replace("_", " "),
+                "test": test.replace("_test", "", 1).replace("_", " "),
                 "agent": agent,
                 "model": model,
                 "seeds": ", ".join(map(str, group.seed)),
@@ -120,7 +140,7 @@ def table(rows: pd.DataFrame) -> str:
     constant = [name for name in ("level", "test", "model") if shown[name].nunique() == 1]
     text = to_markdown(shown.drop(columns=constant))
     said = [f"{name} {shown[name][0]}" for name in constant if name != "model"]
-    commits = ", ".join(f"`{commit[:12]}`" for commit in rows.commit.unique())
+    commits = ", ".join(f"`{c[:12]}`" + " with changes" * c.endswith("-dirty") for c in rows.commit.unique())
     said += [f"commit {commits}", *rows.machine.unique()]
     return f"{text}\n{'; '.join(said)}."
 

@@ -143,6 +143,9 @@ class Reader:
     def __init__(self):
         self.views = []
 
+    def begin(self, rl, test):
+        pass
+
     def decide(self, views):
         self.views += views
         return RandomAgent().decide(views)

@@ -1,5 +1,6 @@
 """Files of results, and the tables of README and docs that are made of them."""
 
+import json
 import re
 
 import pandas as pd
@@ -9,6 +10,7 @@ from experiments.errors import UserError
 from experiments.post_training_tests import run_tests
 from experiments.results import published
 from experiments.results.intervals import wilson
+from experiments.results.loading import PlayedTest
 from experiments.test_results import main as report
 from experiments.train_language_agent import train
 from tests.experiments.conftest import ROOT, make_config
@@ -64,6 +66,46 @@ def test_documents_are_written_anew_between_their_markers(tmp_path):
         published.update_documents(check=True, root=tmp_path)
 
 
+def last_row(path, **changes):
+    header, *rows = path.read_text().splitlines()
+    row = dict(zip(header.split(","), rows[-1].split(","), strict=True)) | changes
+    return ",".join(map(str, row.values())) + "\n"
+
+
+def played(path, **changes):
+    """A test of the random policy, with the file of facts beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made_with = {"commit": "0" * 40 + "-dirty", "machine": "X", "command": ["x.py"]}
+    path.with_name(f"{path.name}.json").write_text(json.dumps({"provenance": made_with}))
+    test = {
+        "path": path, "agent": "random", "label": "random", "run": "r", "name": "e/m", "seed": 1, "level": "L",
+        "language": "english", "test": "a_test", "actions": (), "trained_in": None, "settings": (),
+        "episodes": pd.DataFrame({"success": [1, 0]}),
+    }  # fmt: skip
+    return PlayedTest(**{**test, **changes})
+
+
+def test_what_cannot_be_published(tmp_path):
+    file = tmp_path / "x.csv"
+    with pytest.raises(UserError, match="no results of tests"):
+        published.publish(file, [])
+    a, b = tmp_path / "a", tmp_path / "b"
+    with pytest.raises(UserError, match=r"a and .*b have the same agent, model"):
+        published.publish(file, [played(a), played(b, name="other/m")])
+    assert not file.exists()
+    published.publish(file, [played(a), played(b, language="french", actions=("go",))])
+    assert list(published.read(file).test) == ["a_test", "a_test french [go]"]
+    text = published.table(published.read(file))
+    assert "| a french [go] |" in text
+    assert "commit `000000000000` with changes" in text
+    file.write_text(file.read_text().replace("random,m,L,a_test,", "expert,m,L,a_test,"))  # by hand
+    published.publish(file, [played(a)])
+    assert list(published.read(file).agent) == ["random", "random", "expert"]
+    file.write_text(file.read_text().replace("successes", "wins"))
+    with pytest.raises(UserError, match="has no column successes"):
+        published.publish(file, [played(a)])
+
+
 def test_runs_are_published_by_the_report(small, tmp_path):
     train(make_config(small))
     random = ["rl_script_args.random_agent=true", "rl_script_args.name_model=random"]
@@ -80,6 +122,17 @@ def test_runs_are_published_by_the_report(small, tmp_path):
         assert list(rows.episodes) == [6, 6]
         assert rows.machine.str.contains("cores of").all()
     assert {path.name for path in file.parent.iterdir()} == {"small.csv", "small.png"}
+    french = [*small, *random, "rl_script_args.language=french"]
+    elsewhere = [f"rl_script_args.saving_path_logs={tmp_path / 'french'}"]
+    run_tests(make_config([*french, *elsewhere]))
+    assert report(["--logs", str(tmp_path / "french"), *command[2:]]) == 0
+    assert list(published.read(file).test) == [
+        "no_modification_test", "no_modification_test french", "no_modification_test",
+    ]  # fmt: skip
+    with (paths_of(small).logs / "log.csv").open("a") as log:  # training went on
+        log.write(last_row(paths_of(small).logs / "log.csv", update=4, frames=128))
+    assert report(command) == 0
+    assert list(published.read(file).frames) == [0, 0, 96]
     [facts] = logs.glob("*_random_*/test/*/episodes/*.json")
     facts.write_text(facts.read_text().replace('"provenance"', '"of_before"'))
     assert report(command) == 2

@@ -147,6 +147,15 @@ def test_agents_without_an_llm():
     assert agent_label("bot", drrn) == "bot"
 
 
+@pytest.mark.parametrize("settings", [training_settings, recorded_settings])
+def test_runs_from_before_a_key_are_those_of_its_default(settings):
+    before, now = configuration(1), configuration(1, calibration="none", method="glam")
+    for key in ("calibration", "method"):
+        before["rl_script_args"].pop(key, None)
+    assert settings(before, 1) == settings(now, 1)
+    assert settings(before, 1) != settings(configuration(1, calibration="batch"), 1)
+
+
 def test_settings_do_not_know_the_seed():
     def settings(seed, lr=1e-6):
         return training_settings(configuration(seed, lr=lr, llm={"model_path": f"models/tiny_seed_{seed}"}), seed)

@@ -69,7 +69,16 @@ def test_how_many_rows_are_run(tiny: Any) -> None:
 
 
 def test_chunks_of_repeats_stay_together(tiny: Any) -> None:
-    with tiny.caller() as caller:
+    with tiny.caller(functions={"root": RootSpy()}) as caller:
         module = caller._worker._llm.module
-        assert sorted(map(sorted, module.chunks(REPEATED, OFFERED, 1))) == [[0, 2, 4], [1], [3, 5]]
-        assert [sorted(chunk) for chunk in module.chunks(REPEATED, None, 10_000)] == [[0, 1, 2, 3, 4, 5]]
+        keys = ["__score", "root"]
+        assert sorted(map(sorted, module.chunks(keys, REPEATED, OFFERED, 1))) == [[0, 2, 4], [1], [3, 5]]
+        assert [sorted(chunk) for chunk in module.chunks(["root"], REPEATED, None, 10_000)] == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_chunks_count_repeats_that_are_run_again(tiny: Any) -> None:
+    """A chunk's graph holds every row of a function that is not `context_only`."""
+    with tiny.caller(functions={"pairs": Spy()}) as caller:
+        module = caller._worker._llm.module
+        chunks = module.chunks(["__score", "pairs"], REPEATED, OFFERED, 1)
+        assert sorted(chunks) == [[i] for i in range(len(REPEATED))]

@@ -2,8 +2,8 @@
 
     python benchmarks/drrn_speed.py [--updates 3] [--threads 1]
 
-Of both the processor time per frame of whole updates is measured, in turns, in one process. The slow one keeps denormal
-numbers, as torch does unless it is told otherwise.
+Alternates between the two in one process and measures processor time per frame of whole updates. The slow one keeps
+denormal numbers, torch's default.
 """
 
 import argparse

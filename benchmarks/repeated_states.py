@@ -37,7 +37,7 @@ BATCH = 8
 
 @contextmanager
 def every_state() -> Iterator[None]:
-    """What the trainer would do without telling equal states."""
+    """What the trainer would do without merging equal states."""
 
     def chunks(module: LLMModule, _keys: Any, contexts: Any, candidates: Any, tokens: int) -> list[list[int]]:
         ids = None if candidates is None else module.encoder.candidates(candidates)

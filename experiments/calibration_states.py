@@ -13,7 +13,7 @@ STATES = 256
 
 
 def calibration_states(rl: RLScriptArgs, test: str = NO_MODIFICATION) -> list[TextState]:
-    """At most `STATES` states, evenly taken from `EPISODES` that are played by the uniform policy, worded by a test."""
+    """At most `STATES` evenly spaced states of episodes of the uniform policy, with a test's wording."""
     played = play_episodes(rl, RandomAgent(), EPISODES, test, with_transitions=True, label="calibration")
     states = [transition.view.text for episode in played for transition in episode.transitions]
     return states[:: -(-len(states) // STATES)]

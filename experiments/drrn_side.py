@@ -45,9 +45,9 @@ def open_drrn_agent(config: Config) -> Iterator[DRRNAgent]:
 
 @contextmanager
 def _denormals_flushed() -> Iterator[None]:
-    """Within it numbers below 1e-38 are 0.
+    """Within it numbers below 1e-38 are 0, in this thread and in threads that it starts.
 
-    Gradients fade over the steps of a long text; a CPU takes a hundred times longer for such numbers than for others.
+    Gradients fade over the steps of a long text, and a CPU takes a hundred times longer for such numbers.
     """
     torch.set_flush_denormal(True)
     try:

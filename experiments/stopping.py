@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from lamorel.distributed.children import ignore_signal
-from lamorel.distributed.late_signals import in_import, send_again
+from lamorel.distributed.late_signals import deferred, send_again
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -115,8 +115,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if _State.finishing and number != signal.SIGINT:
         _State.signal = _State.signal or name
         return
-    if in_import(frame):
-        send_again(number)
+    if deferred(number, frame):
         return
     _State.ending = True
     status = 128 + number if number == signal.SIGINT else STOPPED

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from lamorel.distributed.late_signals import in_import, send_again
+from lamorel.distributed.late_signals import deferred
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: an RL process was asked to stop, and the same command goes on
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -38,8 +38,7 @@ _raised: StoppedEarly | None = None
 def end_early(number: int, frame: FrameType | None) -> None:
     """The handler as long as there is nothing to hand a signal on to; more of them make no difference."""
     global _raised
-    if in_import(frame):
-        send_again(number)
+    if deferred(number, frame):
         return
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)

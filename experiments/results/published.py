@@ -1,10 +1,10 @@
-"""The results that README and docs show: small files in `results/`, and the tables that are made of them.
+"""The results that README and docs show: small files in `results/`, and the tables generated from them.
 
     python experiments/test_results.py --logs storage/x/logs --output storage/x/results --publish results/x.csv
     python -m experiments.results.published
 
 The first adds a row per test and seed of the runs, in place of an older one, and the learning curve as x.png. The
-second writes the tables anew, wherever README or a page of docs has the lines `<!-- results/x.csv -->` and
+second regenerates the tables, wherever README or a page of docs has the lines `<!-- results/x.csv -->` and
 `<!-- end -->`.
 """
 
@@ -50,7 +50,7 @@ def rows_of(tests: Sequence[PlayedTest]) -> pd.DataFrame:
     for test in tests:
         facts = json.loads(test.path.with_name(f"{test.path.name}.json").read_text(encoding="utf-8"))
         if "provenance" not in facts:
-            raise UserError(f"{test.path}.json does not tell commit and machine, as older tests: repeat it")
+            raise UserError(f"{test.path}.json was made before commit and machine were recorded: rerun the test")
         frames, hours = _training(test, facts)
         made_with = facts["provenance"]
         script, *arguments = made_with["command"]
@@ -146,7 +146,7 @@ def table(rows: pd.DataFrame) -> str:
 
 
 def with_tables(text: str, root: Path = ROOT) -> str:
-    """A document with its tables made anew.
+    """A document with its tables regenerated.
 
     A marker may name the levels to show behind the file, separated by spaces.
 
@@ -168,7 +168,7 @@ def with_tables(text: str, root: Path = ROOT) -> str:
 
 
 def update_documents(*, check: bool, root: Path = ROOT) -> list[str]:
-    """Write the tables of all documents anew.
+    """Regenerate the tables of all documents.
 
     Args:
         check: change nothing.
@@ -187,7 +187,7 @@ def update_documents(*, check: bool, root: Path = ROOT) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Write the tables of README and docs anew, from results/.")
+    parser = argparse.ArgumentParser(description="Regenerate the tables of README and docs from results/.")
     parser.add_argument("--check", action="store_true", help="change nothing; status 1 where a table is not up to date")
     options: Any = parser.parse_args(arguments)
     try:

@@ -19,6 +19,7 @@ from experiments.run_log import RunLog
 from experiments.stopping import STOPPED, Stopped, finishing_steps, listen_for_stop, stop_signal
 from experiments.train_language_agent import train
 from experiments.training_run import TrainingRun
+from lamorel.distributed import late_signals
 from lamorel.distributed.children import ignore_signal
 from tests.experiments.conftest import ROOT, make_config, script_environment
 from tests.experiments.test_drrn_training import assert_same_run as assert_same_drrn
@@ -280,6 +281,17 @@ def test_a_signal_during_an_import_comes_again_after_it(listening, monkeypatch, 
         assert module.complete
         time.sleep(10)
     assert sys.modules["signalled"].complete
+
+
+def test_an_import_that_never_ends_is_interrupted(listening, monkeypatch, tmp_path):
+    (tmp_path / "endless.py").write_text("import signal, time\nsignal.raise_signal(signal.SIGTERM)\ntime.sleep(10)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "endless", raising=False)
+    monkeypatch.setattr(late_signals, "_PATIENCE_S", 0.2)
+    start = time.monotonic()
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        importlib.import_module("endless")
+    assert 0.2 <= time.monotonic() - start < 5
 
 
 def test_what_others_drop_is_told_as_before(listening, monkeypatch):

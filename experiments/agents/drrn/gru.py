@@ -1,8 +1,8 @@
 """A GRU over texts of unequal length on a CPU: `torch.nn.GRU`'s numbers, up to the order of sums, in less time.
 
 torch records a dozen small operations per step of the sequence, projects every token of every text, and goes on over
-padding. Here a step computes the rows whose text goes on, the input projection is made once per distinct piece, and
-most of the backward pass is a few operations over all steps.
+padding. Here each step computes only unfinished texts, the input projection is made once per distinct piece, and most
+of the backward pass is a few operations over all steps.
 
 Letters: P tokens of all texts, N texts, H hidden units.
 """
@@ -92,7 +92,7 @@ class _Scan(torch.autograd.Function):
         weight, before, hidden, new = ctx.saved_tensors
         size = weight.shape[1]
         reset, update, inner = hidden.split(size, dim=1)
-        # derivatives by the state after a step, but for the factor that the later steps give
+        # local derivatives, without the gradient from later steps
         by_update = (before - new) * update * (1 - update)
         by_new = (1 - update) * (1 - new * new)
         by_reset = by_new * inner * reset * (1 - reset)

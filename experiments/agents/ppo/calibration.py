@@ -1,4 +1,4 @@
-"""Contextual calibration: what the model thinks of a candidate whatever the state is, taken off its score.
+"""Contextual calibration: a candidate's mean score over states is subtracted from its score.
 
 A model as it comes may never choose some action because its words are rare, and PPO then has nothing to reinforce. The
 bias of a candidate is its mean score over many states (batch calibration: Zhou et al. 2023, arXiv 2309.17249; Zhao et
@@ -51,8 +51,8 @@ def with_unseen(biases: Biases, states: Sequence[TextState]) -> Biases:
         return biases
     mean = float(np.mean(list(biases.values())))
     logger.warning(
-        "rl_script_args.calibration: %s was not offered in any state that was used for it, and takes the mean bias of "
-        "the other actions, %.2f",
+        "rl_script_args.calibration: %s was offered in no calibration state; it gets the mean bias of the other "
+        "actions, %.2f",
         ", ".join(map(repr, unseen)),
         mean,
     )

@@ -48,9 +48,9 @@ class LLMPolicy:
 
     @property
     def keeps_features(self) -> bool:
-        """Whether the critic learns from features that never change, so that those of acting serve its updates.
+        """Whether the critic's input is constant, so that features from acting are reused in updates.
 
-        What `last_position` reads depends on the other prompts of a call.
+        The input of `last_position` depends on the other prompts of a call.
         """
         return self.frozen_critic == "last_token"
 
@@ -70,7 +70,7 @@ class LLMPolicy:
         """(B, A) log-probabilities of each state's candidates, -inf where a state has fewer than A.
 
         Args:
-            biases: taken off the scores (`calibration`).
+            biases: subtracted from the scores (`calibration`).
 
         Raises:
             UserError: a state offers another number of actions than the action heads have.

@@ -31,7 +31,7 @@ def decide(
     """The policy and the value of N states under the LLM, on the CPU and without gradient.
 
     Args:
-        biases: taken off the scores (`calibration`).
+        biases: subtracted from the scores (`calibration`).
         with_values: False gives values of 0, without the forwards that they need.
 
     Raises:
@@ -64,8 +64,8 @@ class LLMPPOAgent(BasePPOAgent):
         envs: vector environment whose info carries descriptions, or prompt and actions.
         prompters: one per environment.
         caller: with `policy.module_functions()` and a `PPOUpdater` of the same policy.
-        calibration_states: gives the states over which scores are calibrated before the first rollout; None: they are
-            not.
+        calibration_states: gives the states over which scores are calibrated before the first rollout; None
+            disables calibration.
     """
 
     name: ClassVar[str] = "llm"

@@ -19,8 +19,8 @@ class LLMTestAgent:
     """The policy as in training.
 
     Args:
-        trained: whether the value head is; of an untrained one no values are given.
-        calibration_states: gives the states over which scores are calibrated in a test; None: they are not.
+        trained: whether the value head is trained; if not, no values are returned.
+        calibration_states: gives the states over which scores are calibrated in a test; None disables calibration.
     """
 
     name: ClassVar[str] = "llm"

@@ -157,7 +157,7 @@ class TwosomeUpdater(BaseUpdater):
     ) -> dict[str, float]:
         """Back-propagate the clipped value loss; the tensors are (n,), `features` (n, hidden), of the share.
 
-        Without features all samples are of one call, as `last_position` reads what a call pads.
+        Without features, all samples run in one call, because `last_position` depends on its padding.
         """
         if features is None:
             values = self.policy.values(self._llm_module([VALUE], contexts=contexts, require_grad=True))

@@ -73,12 +73,12 @@ class PackedCausal(PackedForwards):
         head = shared or SharedHead()
         along = () if head.layers else head.ids  # the head's tokens, where they begin the row
         row = [*along]
-        groups = [self._group(0, [len(along)], [ROOT], head=0)] if along else []
+        groups = [self._group([len(along)], [ROOT], head=0)] if along else []
         tails = [ids[len(head.ids) :] for ids in contexts]
         ends: list[int] = []
         for members in self.groups(len(contexts)):
             lengths = [len(tails[i]) for i in members]
-            groups.append(self._group(len(row), lengths, [tries[i] for i in members], head=len(head.ids)))
+            groups.append(self._group(lengths, [tries[i] for i in members], head=len(head.ids)))
             for i in members:
                 row += [*tails[i], *tries[i].tokens]
                 ends.append(len(row))
@@ -99,13 +99,13 @@ class PackedCausal(PackedForwards):
         minibatch = {"input_ids": batch.ids, "attention_mask": batch.mask}
         return View(outputs, minibatch, unpadded([contexts[row.context] for row in rows]))
 
-    def _group(self, start: int, lengths: Sequence[int], tries: Sequence[Trie], *, head: int) -> Group:
+    def _group(self, lengths: Sequence[int], tries: Sequence[Trie], *, head: int) -> Group:
         mask = tree_mask(lengths, tries, head, device=self.device, dtype=self.model.dtype)
         totals = [length + len(trie) - 1 for length, trie in zip(lengths, tries, strict=True)]
-        return Group(start, totals, mask, head=head)
+        return Group(totals, mask, head=head)
 
     def _run_head(self, ids: TokenIds) -> SharedHead:
-        layout = Layout([self._group(0, [len(ids)], [ROOT], head=0)], seen=[])
+        layout = Layout([self._group([len(ids)], [ROOT], head=0)], seen=[])
         self._forward(ids, layout, [len(ids) - 1], False)
         assert layout.seen is not None
         return SharedHead(ids, tuple(layout.seen))

@@ -83,11 +83,9 @@ class PackedT5(PackedForwards):
         # The bias depends on distances only: that of a shorter context is the corner of that of the longest.
         bias = attention.compute_bias(max(lengths), max(lengths), device=self.device)
         groups = []
-        start = 0
         for members in self.groups(len(contexts)):
             sizes = [lengths[i] for i in members]
-            groups.append(Group(start, sizes, Mask(_bias_of(bias, sizes))))
-            start += sum(sizes)
+            groups.append(Group(sizes, Mask(_bias_of(bias, sizes))))
         hidden = encoder.embed_tokens(torch.tensor([[i for ids in contexts for i in ids]], device=self.device))
         with packed_attention(encoder, Layout(groups), layers=len(encoder.block)):
             for block in encoder.block:

@@ -59,58 +59,61 @@ class Group:
     on a GPU, padding does not on a CPU.
 
     Args:
-        start: place of the group's first token in the row.
         lengths: tokens of each sequence.
         head: tokens of the shared head that the sequences see, 0 where they see none.
     """
 
-    def __init__(self, start: int, lengths: Sequence[int], mask: Mask, *, head: int = 0) -> None:
+    def __init__(self, lengths: Sequence[int], mask: Mask, *, head: int = 0) -> None:
         self.mask = mask
         self.head = head
-        self._own = slice(start, start + sum(lengths))
+        self.tokens = sum(lengths)
         self._windowed: dict[int | None, torch.Tensor] = {}
-        self._rectangle: torch.Tensor | None = None  # (G, L) places in the row
+        self._rectangle: torch.Tensor | None = None  # (G, L) places among the group's tokens
         if len(lengths) > 1:
             sizes = torch.tensor(lengths)[:, None]
             steps = torch.arange(max(lengths))
             real = steps < sizes
             # Padding repeats the group's first token: its results are thrown away, and nobody sees it.
-            places = torch.where(real, start + sizes.cumsum(0) - sizes + steps, start)
+            places = torch.where(real, sizes.cumsum(0) - sizes + steps, 0)
             self._rectangle = places.to(mask.bias.device)
             self._real = real.flatten().nonzero()[:, 0].to(mask.bias.device)  # its cells that are no padding
 
     def attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float | None, window: int | None
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        head: KeyValue,
+        *,
+        scaling: float | None,
+        window: int | None,
     ) -> torch.Tensor:
         """Attention outputs (1, tokens of the group, H, d).
 
         Args:
-            query: (1, H, T, d).
-            key, value: (1, H, T, d), or (1, H, h + T, d) with the head in front of the row.
+            query, key, value: (1, H, tokens of the group, d).
+            head: keys and values of the shared head.
             scaling: of the attention scores; None for 1 / sqrt(d).
             window: positions that a token looks back on; None for all.
         """
-        before = key.shape[2] - query.shape[2]
-        keys, values = (self._with_head(x, before) for x in (key, value))
+        keys, values = (self._with_head(*pair) for pair in zip(head, (key, value), strict=True))
         bias = self._bias(window, query.device)
         outputs = scaled_dot_product_attention(
-            self._pick(query, 0), keys, values, attn_mask=bias, scale=scaling
+            self._pick(query), keys, values, attn_mask=bias, scale=scaling
         ).transpose(1, 2)
         if self._rectangle is None:
             return outputs
         return outputs.flatten(0, 1).index_select(0, self._real.to(outputs.device))[None]
 
-    def _pick(self, x: torch.Tensor, offset: int) -> torch.Tensor:
-        """The group's tokens of x (1, H, tokens, d), as (G, H, L, d)."""
+    def _pick(self, x: torch.Tensor) -> torch.Tensor:
+        """x (1, H, tokens, d) as (G, H, L, d)."""
         if self._rectangle is None:
-            return x[:, :, self._own.start + offset : self._own.stop + offset]
-        return x[0].transpose(0, 1)[self._rectangle.to(x.device) + offset].transpose(1, 2)
+            return x
+        return x[0].transpose(0, 1)[self._rectangle.to(x.device)].transpose(1, 2)
 
-    def _with_head(self, x: torch.Tensor, offset: int) -> torch.Tensor:
-        own = self._pick(x, offset)
-        if not self.head:
-            return own
-        return torch.cat([x[:, :, : self.head].expand(own.shape[0], -1, -1, -1), own], dim=2)
+    def _with_head(self, head: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        own = self._pick(x)
+        return torch.cat([head.expand(own.shape[0], -1, -1, -1), own], dim=2) if self.head else own
 
     @property
     def positions(self) -> torch.Tensor:
@@ -153,9 +156,18 @@ class Layout:
             key, value = (torch.cat([old, new], dim=2) for old, new in zip(before, (key, value), strict=True))
         self.layers += 1
         self.windowed |= window is not None
-        groups = query.shape[1] // key.shape[1]
-        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-        outputs = [group.attend(query, key, value, scaling=scaling, window=window) for group in self.groups]
+        repeats = query.shape[1] // key.shape[1]
+        key, value = repeat_kv(key, repeats), repeat_kv(value, repeats)
+        # One split: the backward pass of a slice per group would fill, and add up, a row of zeros for each.
+        sizes = [group.tokens for group in self.groups]
+        in_front = key.shape[2] - query.shape[2]
+        parts = (query.split(sizes, dim=2), *(x.split([in_front, *sizes], dim=2)[1:] for x in (key, value)))
+        shared = max(group.head for group in self.groups)
+        head = key[:, :, :shared], value[:, :, :shared]
+        outputs = [
+            group.attend(*part, head, scaling=scaling, window=window)
+            for group, *part in zip(self.groups, *parts, strict=True)
+        ]
         return torch.cat(outputs, dim=1)
 
 

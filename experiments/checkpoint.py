@@ -318,7 +318,8 @@ def is_or_begins(key: str, heads: Sequence[str]) -> bool:
 def _refuse_differences(
     path: Path, stored: dict[str, Any], given: dict[str, Any], counts: Callable[[str], bool], remedy: str
 ) -> None:
-    old, new = {**ADDED_KEYS, **flatten(stored)}, flatten(given)
+    new = flatten(given)
+    old = {key: value for key, value in ADDED_KEYS.items() if key in new} | flatten(stored)
     different = {
         key: f"{key}: was {old.get(key, 'absent')!r}, given {new.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())

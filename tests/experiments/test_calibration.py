@@ -41,7 +41,7 @@ def test_an_action_that_no_state_offered_takes_the_mean_and_is_named(caplog):
     states = [TextState("p", ["go", "jump"], [0, 1])]
     biases = with_unseen({"go": -2.0, "turn": -5.0}, states)
     assert biases == {"go": -2.0, "turn": -5.0, "jump": -3.5}
-    assert "'jump' was not offered" in caplog.text
+    assert "'jump' was offered in no calibration state" in caplog.text
     caplog.clear()
     assert with_unseen(biases, states) is biases
     assert not caplog.text

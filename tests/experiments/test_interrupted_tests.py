@@ -52,7 +52,7 @@ def contents(folder):
         found[name] = path.read_bytes()
         if path.suffix == ".json":
             facts = json.loads(found[name])
-            found[name] = {key: value for key, value in facts.items() if key != "config"}
+            found[name] = {key: value for key, value in facts.items() if key not in ("config", "provenance")}
     return found
 
 

@@ -70,7 +70,7 @@ def make_report(selection: Selection) -> list[str]:
     tests = load_tests(runs, of_tests)
     missing += of_tests if selection.asks_for(TEST_TABLES, ["generalisation"]) else []
     groups = []
-    if selection.asks_for(CURVE_TABLES, [*CURVE_FIGURES, "probabilities"]):
+    if selection.publish is not None or selection.asks_for(CURVE_TABLES, [*CURVE_FIGURES, "probabilities"]):
         groups = load_groups(runs, _without_training(runs, tests), selection.frames, missing)
     level, columns = "", generalisation.Columns({}, [])
     if tests:

@@ -72,6 +72,7 @@ def test_scoring_on_a_tiny_model(
         assert ratio == pytest.approx(ours / theirs, rel=0.02)
 
 
+@pytest.mark.slow
 def test_what_needs_processes_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     scoring, subprocesses = import_module("scoring"), import_module("scoring_subprocesses")
     import_module("scoring_workload").write_model(tmp_path, "llama", "tiny", "fp32")

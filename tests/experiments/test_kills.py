@@ -87,6 +87,7 @@ def check_kills(small, tmp_path, *, kills, updates, same=assert_same_run):
     same(paths, paths_of(straight))
 
 
+@pytest.mark.slow
 def test_three_kills(small, tmp_path):
     check_kills(small, tmp_path, kills=3, updates=24)
 

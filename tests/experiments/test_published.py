@@ -112,7 +112,7 @@ def test_runs_are_published_by_the_report(small, tmp_path):
     run_tests(make_config([*small, "rl_script_args.zero_shot=false"]))
     run_tests(make_config([*small, *random]))
     logs, file = paths_of(small).logs.parent, tmp_path / "results" / "small.csv"
-    command = ["--logs", str(logs), "--output", str(tmp_path / "out"), "--publish", str(file)]
+    command = ["--logs", str(logs), "--output", str(tmp_path / "out"), "--publish", str(file), "--tables", "--figures"]
     for _ in range(2):  # rows are replaced
         assert report(command) == 0
         rows = published.read(file)

@@ -38,14 +38,8 @@ BATCH = 8
 @contextmanager
 def every_state() -> Iterator[None]:
     """What the trainer would do without merging equal states."""
-
-    def chunks(module: LLMModule, _keys: Any, contexts: Any, candidates: Any, tokens: int) -> list[list[int]]:
-        ids = None if candidates is None else module.encoder.candidates(candidates)
-        return module.ways.chunks(module.encoder.contexts(contexts), ids, tokens=tokens, rows=len(contexts))
-
     with (
-        mock.patch.object(LLMModule, "_run_distinct", LLMModule._run),
-        mock.patch.object(LLMModule, "chunks", chunks),
+        mock.patch.object(LLMModule, "_run_once", return_value=False),
         mock.patch.object(LLMPolicy, "keeps_features", False),
     ):
         yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from yaml import YAMLError
 from experiments.atomic_files import write_atomically
 from experiments.checkpoint import CARD, MANIFEST, read_trainer
 from experiments.experiment_paths import ExperimentPaths
+from experiments.provenance import command_line
 from experiments.results.intervals import wilson
 from experiments.storage import StorageError
 
@@ -67,7 +67,7 @@ def write_card(
         "seed": rl["seed"],
         "training": f"{progress['frames']:,} frames, {progress['episodes']:,} episodes, {progress['update']:,} updates",
         "value head": "`heads.safetensors`, keys `value.*`: an MLP on the last hidden state",
-        "command": f"`{_command(sys.argv if trained_by is None else trained_by)}`",
+        "command": f"`{command_line(sys.argv if trained_by is None else trained_by)}`",
     }
     card = "\n".join(
         [
@@ -135,11 +135,6 @@ def _licence(card: Path) -> str | None:
         return ModelCard.load(card, ignore_metadata_errors=True).data.license
     except (ValueError, YAMLError):  # somebody else's file: no reason to lose a checkpoint
         return None
-
-
-def _command(arguments: Sequence[str]) -> str:
-    script, *overrides = arguments
-    return shlex.join(["python", f"experiments/{Path(script).name}", *overrides])
 
 
 def _result(facts: Mapping[str, Any]) -> EvalResult:

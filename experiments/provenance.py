@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,12 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """A recorded `sys.argv` of one of the scripts, as it is typed in the repository's root."""
+    script, *overrides = arguments
+    return shlex.join(["python", f"experiments/{Path(script).name}", *overrides])
 
 
 def machine() -> str:

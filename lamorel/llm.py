@@ -98,7 +98,10 @@ class LLMModule(torch.nn.Module):
         self.forwards.check_lengths(context_ids, candidate_ids)
         rows = self._rows(minibatch_size)
         with torch.set_grad_enabled(require_grad):
-            results = self._run_distinct(module_function_keys, context_ids, candidate_ids, rows, kwargs)
+            inputs = _Distinct(context_ids, candidate_ids, merge=self._run_once(module_function_keys))
+            results = self._run(module_function_keys, inputs.contexts, inputs.candidates, rows, kwargs)
+            if len(results) < len(contexts):  # copies, as callers may change their outputs in place
+                results = [{key: value.clone() for key, value in results[place].items()} for place in inputs.places]
         for i, group in enumerate(candidates or []):
             if not group:
                 dropped = {key: value[:0] for key, value in results[i].items() if not self._is_context_only(key)}
@@ -142,11 +145,8 @@ class LLMModule(torch.nn.Module):
         """
         context_ids = self.encoder.contexts(contexts)
         ids = None if candidates is None else self.encoder.candidates(candidates)
-        rows = max(1, len(contexts))
-        if not self._run_once(keys):
-            return self.ways.chunks(context_ids, ids, tokens=tokens, rows=rows)
-        inputs = _Distinct(context_ids, ids)
-        chunks = self.ways.chunks(inputs.contexts, inputs.candidates, tokens=tokens, rows=rows)
+        inputs = _Distinct(context_ids, ids, merge=self._run_once(keys))
+        chunks = self.ways.chunks(inputs.contexts, inputs.candidates, tokens=tokens, rows=max(1, len(contexts)))
         members = inputs.members()
         return [[i for place in chunk for i in members[place]] for chunk in chunks]
 
@@ -195,28 +195,6 @@ class LLMModule(torch.nn.Module):
     def score_tokens(self, contexts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]) -> TokenScores:
         """Scores of every candidate token, contexts and candidates given as token ids."""
         return self.ways.scores(contexts, candidates, rows=self._args.minibatch_size)[0]
-
-    def _run_distinct(
-        self,
-        keys: Sequence[str],
-        contexts: list[TokenIds],
-        candidates: list[list[TokenIds]] | None,
-        rows: int,
-        kwargs: Mapping[str, Any],
-    ) -> list[Outputs]:
-        """All keys, with one run of equal contexts that have equal candidates, whose outputs are equal.
-
-        Parallel environments often are in the same state. A function that is not `context_only` sees every row, as in
-        the original.
-        """
-        if not self._run_once(keys):
-            return self._run(keys, contexts, candidates, rows, kwargs)
-        inputs = _Distinct(contexts, candidates)
-        found = self._run(keys, inputs.contexts, inputs.candidates, rows, kwargs)
-        if len(inputs.contexts) == len(contexts):
-            return found
-        # Copies, as callers may change their outputs in place.
-        return [{key: value.clone() for key, value in found[place].items()} for place in inputs.places]
 
     def _run(
         self,
@@ -274,7 +252,11 @@ class LLMModule(torch.nn.Module):
         return [{key: by_key[key][i] for key in call.keys} for i in range(len(contexts))]
 
     def _run_once(self, keys: Sequence[str]) -> bool:
-        """Whether equal contexts with equal candidates are run once for these keys."""
+        """Whether equal contexts with equal candidates are run once for these keys.
+
+        Parallel environments are often in the same state. A function that is not `context_only` sees every row, as in
+        the original.
+        """
         return all(key in BUILTIN_KEYS or self._is_context_only(key) for key in keys)
 
     def _is_context_only(self, key: str) -> bool:
@@ -301,17 +283,23 @@ class LLMModule(torch.nn.Module):
 class _Distinct:
     """The distinct pairs of a context and its candidates.
 
+    Args:
+        merge: False takes every pair for distinct.
+
     Attributes:
         contexts, candidates: of each distinct pair, in the order in which they first come.
         places: of each given pair, its index among the distinct ones.
     """
 
-    def __init__(self, contexts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]] | None) -> None:
+    def __init__(
+        self, contexts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]] | None, *, merge: bool
+    ) -> None:
         groups = [()] * len(contexts) if candidates is None else [tuple(group) for group in candidates]
+        labels = [0] * len(contexts) if merge else range(len(contexts))
         index: dict[Any, int] = {}
-        self.places = [index.setdefault(pair, len(index)) for pair in zip(contexts, groups, strict=True)]
-        self.contexts = [context for context, _ in index]
-        self.candidates = None if candidates is None else [list(group) for _, group in index]
+        self.places = [index.setdefault(key, len(index)) for key in zip(contexts, groups, labels, strict=True)]
+        self.contexts = [context for context, _, _ in index]
+        self.candidates = None if candidates is None else [list(group) for _, group, _ in index]
 
     def members(self) -> list[list[int]]:
         """Per distinct pair, the indices of the given ones that equal it."""

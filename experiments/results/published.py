@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +22,11 @@ import pandas as pd
 
 from experiments.atomic_files import make_folder, write_atomically
 from experiments.errors import UserError
+from experiments.provenance import command_line
 from experiments.results.intervals import wilson
 from experiments.results.loading import LEARNING, PlayedTest
 from experiments.results.runs import log_rows
+from experiments.results.tables import AGENT_ORDER
 from experiments.results.writing import to_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,6 @@ MARKED = re.compile(r"<!-- (results/[\w.-]+\.csv)(?: (?P<levels>[^>]+?))? -->\n.
 KEY = ["agent", "model", "level", "test", "seed"]
 # frames, hours: of the training; 0 where there is none
 COLUMNS = [*KEY, "episodes", "successes", "frames", "hours", "commit", "machine", "command"]
-ORDER = ("random", "bot", "zero-shot", "cloned", "drrn", "symbolic", "trained")
 
 
 def rows_of(tests: Sequence[PlayedTest]) -> pd.DataFrame:
@@ -53,7 +53,6 @@ def rows_of(tests: Sequence[PlayedTest]) -> pd.DataFrame:
             raise UserError(f"{test.path}.json was made before commit and machine were recorded: rerun the test")
         frames, hours = _training(test, facts)
         made_with = facts["provenance"]
-        script, *arguments = made_with["command"]
         row = {
             "agent": test.agent,
             "model": test.name.partition("/")[2],
@@ -66,7 +65,7 @@ def rows_of(tests: Sequence[PlayedTest]) -> pd.DataFrame:
             "hours": hours,
             "commit": made_with["commit"],
             "machine": made_with["machine"],
-            "command": shlex.join(["python", f"experiments/{Path(script).name}", *arguments]),
+            "command": command_line(made_with["command"]),
         }
         key = tuple(row[name] for name in KEY)
         if (other := seen.setdefault(key, test.path)) != test.path:
@@ -102,7 +101,7 @@ def publish(path: Path, tests: Sequence[PlayedTest]) -> None:
     rows = rows_of(tests)
     if path.exists():
         rows = pd.concat([read(path), rows]).drop_duplicates(KEY, keep="last")
-    rank = rows.agent.map(lambda agent: ORDER.index(agent) if agent in ORDER else len(ORDER))
+    rank = rows.agent.map(lambda agent: AGENT_ORDER.index(agent) if agent in AGENT_ORDER else len(AGENT_ORDER))
     rows = rows.assign(rank=rank).sort_values(["level", "rank", "model", "test", "seed"], kind="stable")
     make_folder(path.parent)
     write_atomically(path, rows[COLUMNS].to_csv(index=False, lineterminator="\n"))

@@ -67,7 +67,7 @@ def update(caller: Caller, size: int, *, nan: int | None = None, infinite: int |
         "advantages": advantages,
         "returns": torch.ones(size),
     }
-    results = caller.update(CONTEXTS[:size], CANDIDATES[:size], **rows, spoilt=infinite)
+    results = caller.update(CONTEXTS[:size], CANDIDATES[:size], **rows, biases=None, spoilt=infinite)
     return [result for result in results if result]
 
 

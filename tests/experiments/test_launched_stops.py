@@ -200,7 +200,8 @@ def test_ctrl_c_ends_a_launched_run_with_a_line_of_each(start, straight, update)
     statuses, errors, seconds = run.end()
     assert statuses == [128 + signal.SIGINT], errors
     assert seconds < GONE_S
-    assert errors[0].splitlines()[-2:] == [
+    lines = [line for line in errors[0].splitlines() if not line.startswith("loaded ")]  # an LLM process, until it ends
+    assert lines[-2:] == [
         "stopped by SIGINT: the same command goes on",
         "lamorel_launcher: stopped by SIGINT: rank 0 (RL process) ended with exit code 130",
     ]

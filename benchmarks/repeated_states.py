@@ -5,7 +5,8 @@
 
 Measures, in turns and in one process, acting and learning of an update:
 
-    ours          equal states of a call run once, and the critic learns from the features of acting
+    ours          a state that comes again in a rollout or a gradient step runs once, and the critic learns from the
+                  features of acting
     every state   each state of a call runs, and the critic runs the frozen model again
     bound         Hugging Face's model without its LM head over every prompt once, by length, in padded batches of 8:
                   forward for acting, forward and backward for learning
@@ -41,6 +42,7 @@ def every_state() -> Iterator[None]:
     with (
         mock.patch.object(LLMModule, "_run_once", return_value=False),
         mock.patch.object(LLMPolicy, "keeps_features", False),
+        mock.patch.object(LLMPolicy, "independent_states", False),
     ):
         yield
 

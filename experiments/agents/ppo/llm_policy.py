@@ -47,6 +47,11 @@ class LLMPolicy:
         return heads
 
     @property
+    def independent_states(self) -> bool:
+        """Whether what is said of a state does not depend on the other states of a call."""
+        return self.frozen_critic != "last_position"
+
+    @property
     def keeps_features(self) -> bool:
         """Whether the critic's input is constant, so that features from acting are reused in updates.
 

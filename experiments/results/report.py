@@ -82,7 +82,7 @@ def make_report(selection: Selection) -> list[str]:
     _curve_tables(selection, groups, missing)
     _curve_figures(selection, groups, missing)
     if selection.publish is not None:
-        publish(selection.publish, tests)
+        publish(selection.publish, tests, groups, selection.window)
         if groups:
             figure = learning_curve(groups, selection.window)
             write_figure(selection.publish.parent, selection.publish.stem, figure, ["png"])

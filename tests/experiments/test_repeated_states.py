@@ -1,15 +1,23 @@
 """States that come again in a rollout are decided once: the same rollout, of fewer forwards."""
 
+import math
+from contextlib import closing
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
 
 from experiments.agents.ppo.base_ppo_agent import Decision
+from experiments.agents.ppo.decided_states import join, split
 from experiments.agents.ppo.llm_policy import LLMPolicy
 from experiments.llm_side import open_llm_agent
+from experiments.prompters import TextState
+from experiments.tested_agent import make_agent
+from experiments.train_language_agent import train
 from lamorel import Caller
 from tests.experiments.conftest import make_config
+from tests.experiments.test_training import paths_of
 from tests.experiments.test_twosome import TWOSOME, causal, lora
 
 KITCHEN = [
@@ -21,15 +29,15 @@ KITCHEN = [
 
 
 def test_decisions_of_different_widths():
-    split = [
+    parts = [
         Decision(torch.tensor([[-1.0, -0.5]]), torch.tensor([2.0])),
         Decision(torch.tensor([[-0.1, -3.0, -4.0]]), torch.tensor([5.0])),
     ]
-    joined = Decision.of(split)
+    joined = join(parts)
     assert joined.log_probs.tolist() == [[-1.0, -0.5, -torch.inf], [pytest.approx(-0.1), -3.0, -4.0]]
     assert joined.values.tolist() == [2.0, 5.0]
     assert joined.features is None
-    assert [row.values.tolist() for row in joined.split()] == [[2.0], [5.0]]
+    assert [row.values.tolist() for row in split(joined)] == [[2.0], [5.0]]
 
 
 def collected(config):
@@ -65,3 +73,27 @@ def test_the_rollout_is_that_of_deciding_every_state(small, tiny_models, method)
         assert len(states) == len(set(states))
         assert set(states) == {state for call in again for state in call}
         assert sum(map(len, again)) > len(states)
+
+
+def test_a_test_decides_a_state_once_and_again_with_other_weights(small):
+    train(make_config([*small, "rl_script_args.num_steps=32"]))
+    config, paths, asked = make_config([*small, "rl_script_args.zero_shot=false"]), paths_of(small), []
+    original = Caller.custom_module_fns
+
+    def recorded(self, keys, contexts, candidates=None, **kwargs):
+        asked.extend(contexts)
+        return original(self, keys, contexts, candidates, **kwargs)
+
+    agent, _ = make_agent(config, paths)
+    with closing(agent), mock.patch.object(Caller, "custom_module_fns", recorded):
+        state = SimpleNamespace(text=TextState("You see a red ball", ["turn left", "go forward"], [0, 2]))
+        other = SimpleNamespace(text=TextState("You see a red ball", ["go forward"], [2]))
+        first = agent.decide([state, state])
+        assert len(asked) == 1
+        again = agent.decide([state, other])
+        assert len(asked) == 2  # other candidates are another state
+        assert again.log_probs[0].tolist() == first.log_probs[0].tolist() == first.log_probs[1].tolist()
+        assert again.log_probs[1].tolist() == [0, -math.inf]
+        agent.load(paths.models / "last")
+        agent.decide([state])
+        assert len(asked) == 3

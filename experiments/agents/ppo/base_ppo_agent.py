@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from experiments.agents.ppo.advantages import compute_gae
 from experiments.agents.ppo.rollout import Rollout, Samples
@@ -61,18 +60,6 @@ class Decision(NamedTuple):
     log_probs: Tensor  # (N, A), -inf where a state has fewer than A candidates
     values: Tensor  # (N,)
     features: Tensor | None = None  # (N, hidden) of a frozen model, from which the critic learns without running it
-
-    @classmethod
-    def of(cls, states: Sequence[Decision]) -> Decision:
-        """The decisions of N >= 1 states, one state each, as one."""
-        log_probs = pad_sequence([state.log_probs[0] for state in states], batch_first=True, padding_value=-torch.inf)
-        features = [state.features for state in states if state.features is not None]
-        return cls(log_probs, torch.cat([state.values for state in states]), torch.cat(features) if features else None)
-
-    def split(self) -> list[Decision]:
-        """One decision for each state."""
-        features = [None] * len(self.values) if self.features is None else self.features.split(1)
-        return [Decision(*row) for row in zip(self.log_probs.split(1), self.values.split(1), features, strict=True)]
 
 
 class BasePPOAgent(ABC):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from experiments.agents.ppo.base_ppo_agent import BasePPOAgent, Decision, PPOConfig
 from experiments.agents.ppo.calibration import Biases, mean_scores, read_biases, with_unseen, write_biases
+from experiments.agents.ppo.decided_states import DecidedStates
 from experiments.agents.ppo.llm_policy import LLMPolicy
 from experiments.agents.ppo.rollout import Rollout, Samples
 from experiments.nonfinite import check_policy
@@ -88,11 +89,11 @@ class LLMPPOAgent(BasePPOAgent):
         self.prompters = list(prompters)
         self.caller = caller
         self.policy = policy
-        self._decided: dict[tuple[str, ...], Decision] | None = None  # of one state each, in the rollout under way
+        self._decided: DecidedStates | None = None  # of the rollout under way
 
     def collect_rollout(self) -> Rollout:
         """Act `steps_per_env` steps in every environment; a state that comes again is not decided again."""
-        self._decided = {} if self.policy.independent_states else None
+        self._decided = DecidedStates(self._ask) if self.policy.independent_states else None
         try:
             return super().collect_rollout()
         finally:
@@ -114,14 +115,10 @@ class LLMPPOAgent(BasePPOAgent):
     def _decide(self, observations: list[TextState]) -> Decision:
         if self.biases is not None:
             self.biases = with_unseen(self.biases, observations)
-        if self._decided is None:
-            return decide(self.caller, self.policy, observations, self.biases)
-        keys = [(state.prompt, *state.candidates) for state in observations]
-        new = {key: state for key, state in zip(keys, observations, strict=True) if key not in self._decided}
-        if new:
-            decision = decide(self.caller, self.policy, list(new.values()), self.biases)
-            self._decided.update(zip(new, decision.split(), strict=True))
-        return Decision.of([self._decided[key] for key in keys])
+        return self._ask(observations) if self._decided is None else self._decided(observations)
+
+    def _ask(self, observations: list[TextState]) -> Decision:
+        return decide(self.caller, self.policy, observations, self.biases)
 
     def _minibatch_step(self, samples: Samples) -> dict[str, float]:
         return self._llm_step(samples)

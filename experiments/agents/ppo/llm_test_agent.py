@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from experiments.agents.base_agent import Policy, View
+from experiments.agents.ppo.base_ppo_agent import Decision
 from experiments.agents.ppo.calibration import Biases, read_biases, with_unseen
+from experiments.agents.ppo.decided_states import DecidedStates
 from experiments.agents.ppo.llm_policy import LLMPolicy
 from experiments.agents.ppo.llm_ppo_agent import decide, measure_biases
 from experiments.configuration import RLScriptArgs
@@ -41,9 +43,11 @@ class LLMTestAgent:
         self.learned_with: Biases = {}  # the biases of training
         self.biases: Biases | None = None
         self.begun: tuple[RLScriptArgs, str] | None = None  # what the biases are for
+        self._decided = DecidedStates(self._ask)
 
     def load(self, checkpoint: Path) -> None:
         self.caller.load(str(checkpoint))
+        self._decided = DecidedStates(self._ask)
         if self.calibration_states is not None:
             self.learned_with = read_biases(checkpoint)
 
@@ -56,13 +60,17 @@ class LLMTestAgent:
         measured = {} if known else measure_biases(self.caller, self.policy, states)
         self.biases = {**measured, **self.learned_with}
         self.begun = (rl, test)
+        self._decided = DecidedStates(self._ask)
 
     def decide(self, views: Sequence[View]) -> Policy:
         states: list[TextState] = [view.text for view in views]
         if self.biases is not None:
             self.biases = with_unseen(self.biases, states)
-        decision = decide(self.caller, self.policy, states, self.biases, with_values=self.trained)
+        decision = self._decided(states) if self.policy.independent_states else self._ask(states)
         return Policy(decision.log_probs.numpy(), decision.values.numpy() if self.trained else None)
+
+    def _ask(self, states: list[TextState]) -> Decision:
+        return decide(self.caller, self.policy, states, self.biases, with_values=self.trained)
 
     def close(self) -> None:
         self.caller.close()

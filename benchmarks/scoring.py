@@ -25,6 +25,7 @@ from scoring_measure import Plan, Times, measure
 from scoring_subprocesses import memory_contexts, parts
 from scoring_workload import SHAPES, write_model
 
+RESULTS = report.ROOT / "benchmarks" / "RESULTS.md"
 NAMES = {"t5": "T5", "llama": "Llama", "gpt2": "GPT-2"}
 # What is demanded of the small shapes on two CPU cores in fp32.
 ASKED_SCORING_B = {"t5": 7.5, "llama": 12.0, "gpt2": 12.0}
@@ -49,9 +50,8 @@ def main() -> int:
     print(text)
     if args.output is not None:
         args.output.write_text(text + "\n", encoding="utf-8")
-    if args.update_readme:
-        for path in _files_with_marker(args):
-            report.replace_between_markers(path, _marker(args), text)
+    if args.update_results:
+        report.replace_between_markers(RESULTS, _marker(args), text)
     exact = args.dtype != "fp32" or worst <= 1e-4
     if not exact:
         print(f"scores differ from one unpadded sequence per forward by {worst:.3g} nats", file=sys.stderr)
@@ -74,7 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--skip", type=lambda text: text.split(","), default=[], help="memory,processes")
     parser.add_argument("--llm-args", type=json.loads, default={}, help='further llm_args of ours: {"compile": true}')
     parser.add_argument("--output", type=Path, help="file for the table")
-    parser.add_argument("--update-readme", action="store_true", help="table into README.md and RESULTS.md")
+    parser.add_argument("--update-results", action="store_true", help="put the table into RESULTS.md")
     args = parser.parse_args()
     known = list(SHAPES[args.sizes])
     args.models = args.models or known
@@ -83,18 +83,13 @@ def _arguments() -> argparse.Namespace:
             parser.error(f"--models: {model} is none of {', '.join(known)}, which --sizes {args.sizes} has")
     if args.repeats < max(1, args.slow_repeats):
         parser.error("--repeats must be at least 1, and at least --slow-repeats")
-    if args.update_readme and not _files_with_marker(args):
-        parser.error(f"--update-readme: README.md, RESULTS.md have no line <!-- {_marker(args)} -->")
+    if args.update_results and f"<!-- {_marker(args)} -->" not in RESULTS.read_text(encoding="utf-8"):
+        parser.error(f"--update-results: {RESULTS.name} has no line <!-- {_marker(args)} -->")
     return args
 
 
 def _marker(args: argparse.Namespace) -> str:
     return f"scoring benchmark {args.device} {args.sizes}"
-
-
-def _files_with_marker(args: argparse.Namespace) -> list[Path]:
-    files = (report.ROOT / "README.md", report.ROOT / "benchmarks" / "RESULTS.md")
-    return [path for path in files if f"<!-- {_marker(args)} -->" in path.read_text(encoding="utf-8")]
 
 
 def _plan(args: argparse.Namespace) -> Plan:

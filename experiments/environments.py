@@ -241,7 +241,7 @@ def keeping_failures(folder: Path) -> Iterator[None]:
         path = folder / FAILED_EPISODE
         with suppress(StorageError, TypeError, ValueError):  # a state that is no JSON
             write_atomically(path, json.dumps({"error": str(error), "state": error.state}, indent=1))
-            error.add_note(f"{path} plays it again (experiments/README.md)")
+            error.add_note(f"{path} plays it again (docs/runs.md)")
         raise
 
 

@@ -20,7 +20,10 @@ from experiments.run_log import COLUMNS, TRACKED
 from experiments.test_results import parse_arguments as parse_results_arguments
 from tests.experiments.conftest import ROOT
 
-WITH_COMMANDS = ("README.md", "configs/README.md", "experiments/README.md", "docs/reproduction.md")
+WITH_COMMANDS = (
+    "README.md", "configs/README.md", "experiments/README.md", "results/README.md", "docs/cloning.md",
+    "docs/reproduction.md", "docs/tables_and_figures.md",
+)  # fmt: skip
 NOT_HYDRA = ("test_results.py", "clm_behavioral-cloning.py")
 # what "…the same overrides…" of the README stands for
 SAME = ("saving_path_logs=storage/logs", "saving_path_model=storage/models")

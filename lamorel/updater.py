@@ -8,7 +8,7 @@ import torch
 
 from lamorel.config import LLM_KEY
 
-LossFunction = Callable[..., torch.Tensor]
+LossFunction = Callable[..., Any]
 
 
 class BaseUpdater(ABC):
@@ -65,7 +65,7 @@ class BaseUpdater(ABC):
         contexts: Sequence[str],
         candidates: Sequence[Sequence[str]] | None,
         **rows: Any,
-    ) -> torch.Tensor:
+    ) -> Any:
         """Back-propagates a mean of per-sample losses, chunk by chunk, so that memory holds one chunk's graph.
 
         The gradients added to the parameters are those of `losses.mean()` in one graph. They are not zeroed before,
@@ -73,36 +73,44 @@ class BaseUpdater(ABC):
         finite: in every process, as gradients are shared, so that all can do the same about it.
 
         Args:
-            loss_fn: `loss_fn(outputs, **rows)` -> (n,) losses of the n samples of a chunk. `outputs` is a list of n
-                dicts as `self._llm_module` returns them; `rows` are the given ones, cut to the same n samples.
+            loss_fn: `loss_fn(outputs, **rows)` -> (n,) losses of the n samples of a chunk, or these and a NamedTuple of
+                other tensors (n,). `outputs` is a list of n dicts as `self._llm_module` returns them; `rows` are the
+                given ones, cut to the same n samples.
             keys, contexts, candidates: as for `self._llm_module`.
             **rows: per-sample data, indexed along the first axis by the position in `contexts`: tensors (moved to the
                 model's device), numpy arrays or lists.
 
         Returns:
-            The losses, detached, (len(contexts),), in the order of `contexts`.
+            The losses, detached, (len(contexts),), in the order of `contexts`; with the NamedTuple as a pair, if
+            `loss_fn` gives one.
 
         Raises:
             ValueError: a row has another length than `contexts`, or a loss another shape than (n,).
         """
         total = len(contexts)
         _check_rows(rows, total)
-        losses: torch.Tensor | None = None
+        order: list[int] = []
+        parts: list[tuple[torch.Tensor, ...]] = []  # per chunk the losses and the NamedTuple's fields
+        others: Any = None
         with self._llm_module.one_exchange():
             tokens = self.tokens_per_chunk or self._llm_module.module.tokens_per_chunk
             for chunk in self._llm_module.module.chunks(keys, contexts, candidates, tokens):
                 try:
-                    loss = self._chunk_losses(chunk, loss_fn, keys, contexts, candidates, rows)
+                    loss, others = self._chunk_losses(chunk, loss_fn, keys, contexts, candidates, rows)
                     (loss.sum() / total).backward()
                 except torch.cuda.OutOfMemoryError as error:
                     error.add_note(f"{LLM_KEY}.tokens_per_chunk is {tokens} here: lower it")
                     raise
-                if losses is None:
-                    losses = loss.new_empty(total)
-                losses[torch.tensor(chunk, device=loss.device)] = loss.detach()
-            if losses is not None and not torch.isfinite(losses.sum()):
+                order += chunk
+                parts.append(tuple(tensor.detach() for tensor in (loss, *(others or ()))))
+            if not parts:
+                return torch.empty(0)
+            places = torch.tensor(order).argsort()
+            joined = [torch.cat(column) for column in zip(*parts, strict=True)]
+            losses, *fields = [column[places.to(column.device)] for column in joined]
+            if not torch.isfinite(losses.sum()):
                 self._llm_module.spoil_gradients()
-        return torch.empty(0) if losses is None else losses
+        return losses if others is None else (losses, type(others)(*fields))
 
     def _chunk_losses(
         self,
@@ -112,8 +120,9 @@ class BaseUpdater(ABC):
         contexts: Sequence[str],
         candidates: Sequence[Sequence[str]] | None,
         rows: Mapping[str, Any],
-    ) -> torch.Tensor:
-        """Losses (n,) of the n samples of the share whose positions are `chunk`, with their graph."""
+    ) -> tuple[torch.Tensor, Any]:
+        """Losses (n,) of the n samples at the positions `chunk` of the share, with their graph, and the NamedTuple that
+        `loss_fn` gives beside them, or None."""
         outputs = self._llm_module(
             keys,
             contexts=[contexts[i] for i in chunk],
@@ -121,10 +130,11 @@ class BaseUpdater(ABC):
             require_grad=True,
         )
         device = next(iter(outputs[0].values())).device
-        losses = loss_fn(outputs, **{name: _take(row, chunk, device) for name, row in rows.items()})
+        given = loss_fn(outputs, **{name: _take(row, chunk, device) for name, row in rows.items()})
+        losses, others = given if isinstance(given, tuple) else (given, None)
         if losses.shape != (len(chunk),):
             raise ValueError(f"accumulate: the losses of {len(chunk)} samples have shape {tuple(losses.shape)}")
-        return losses
+        return losses, others
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

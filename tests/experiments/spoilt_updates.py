@@ -31,8 +31,9 @@ class SpoiltUpdater(PPOUpdater):
         report = super().perform_update(contexts, candidates, _current_batch_ids, **kwargs)
         return {**report, "spoilt": float(self.added > 0)}
 
-    def _sample_losses(self, *args: Any, **rows: Any) -> torch.Tensor:
-        return super()._sample_losses(*args, **rows) + self.added
+    def _sample_losses(self, *args: Any, **rows: Any) -> Any:
+        losses, terms = super()._sample_losses(*args, **rows)
+        return losses + self.added, terms
 
 
 def extras() -> tuple[PPOUpdater, dict[str, Any]]:

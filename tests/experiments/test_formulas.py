@@ -8,7 +8,7 @@ import torch
 
 from experiments.agents.ppo.action_scores import SCORE_RULES, CandidateOutputs, candidate_outputs, entropy, log_policy
 from experiments.agents.ppo.advantages import compute_gae
-from experiments.agents.ppo.losses import approximate_kl, broadcast_value_loss, policy_loss, value_loss
+from experiments.agents.ppo.losses import approximate_kl, broadcast_value_loss, policy_loss, ppo_loss, value_loss
 
 
 def column(*values):
@@ -104,6 +104,36 @@ def test_approximate_kl():
     # ratio 1.5: 0.5 - log 1.5 = 0.0945349
     kl = approximate_kl(torch.tensor([math.log(0.75)]), torch.tensor([math.log(0.5)]))
     torch.testing.assert_close(kl, torch.tensor([0.0945349]))
+
+
+def test_ppo_loss():
+    """Probability 0.75 after 0.5 (ratio 1.5, clipped to 1.2) with advantage 2, and 0.5 after 0.5 with advantage -2.
+
+    Totals with coefficients 0.1 and 0.5: -2.4 - 0.0562335 + 2 and 2 - 0.0693147 + 0.5.
+    """
+    log_policy = torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log()
+    old, actions = torch.tensor([0.5, 0.5]).log(), torch.tensor([0, 0])
+    terms = ppo_loss(log_policy, actions, old, torch.tensor([2.0, -2.0]), clip=0.2, value_loss=torch.tensor([4.0, 1.0]))
+    expected = {
+        "policy_loss": [-2.4, 2.0],
+        "value_loss": [4.0, 1.0],
+        "entropy": [0.5623351, 0.6931472],
+        "approx_kl": [0.0945349, 0.0],
+        "clip_fraction": [1.0, 0.0],
+        "ratio_error": [0.5, 0.0],
+    }
+    for name, values in expected.items():
+        torch.testing.assert_close(getattr(terms, name), torch.tensor(values))
+    torch.testing.assert_close(terms.total(0.1, 0.5), torch.tensor([-0.4562335, 2.4306853]))
+    means = terms.means()
+    assert means == pytest.approx((-0.2, 2.5, 0.6277411, 0.0472675, 0.5, 0.5))
+    assert means.total(0.1, 0.5) == pytest.approx(0.9872259)
+
+
+def test_ppo_loss_without_values():
+    terms = ppo_loss(torch.tensor([[0.0]]), torch.tensor([0]), torch.tensor([0.0]), torch.tensor([3.0]), clip=0.2)
+    assert terms.value_loss.tolist() == [0.0]
+    assert terms.total(0.1).tolist() == [-3.0]
 
 
 CANDIDATES = CandidateOutputs(

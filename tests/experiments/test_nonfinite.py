@@ -172,8 +172,13 @@ def test_an_infinite_loss_of_a_finite_gradient_is_skipped(small, monkeypatch):
         rollout = agent.collect_rollout()
         samples = rollout.samples(Advantages(torch.ones(8, 4), rollout.values + 1))
         before = copied(weights())
-        with monkeypatch.context() as patch:  # a constant has no gradient
-            patch.setattr(PPOUpdater, "_sample_losses", lambda *args, **rows: original(*args, **rows) + INF)
+
+        def infinite(*args, **rows):  # a constant has no gradient
+            losses, terms = original(*args, **rows)
+            return losses + INF, terms
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PPOUpdater, "_sample_losses", infinite)
             report = agent._minibatch_step(samples)
         assert math.isnan(report["grad_norm"])
         assert same(weights(), before)

@@ -1,7 +1,7 @@
 """Gradients and updates: the same graph as acting, the same gradients in one piece or in chunks."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -112,6 +112,30 @@ def test_accumulate_equals_one_graph(tiny: Any, tokens_per_chunk: int) -> None:
     torch.testing.assert_close(found_losses, expected_losses, rtol=1e-4, atol=1e-4)
     assert sum(sizes) == len(CONTEXTS)
     assert len(sizes) == {1: 5, 10_000: 1}.get(tokens_per_chunk, len(sizes))
+
+
+class Terms(NamedTuple):
+    weight: torch.Tensor
+    double: torch.Tensor
+
+
+@pytest.mark.parametrize("tokens_per_chunk", [1, 10_000])
+def test_accumulate_returns_further_tensors_in_the_order_of_contexts(tiny: Any, tokens_per_chunk: int) -> None:
+    def loss_fn(outputs: Any, weights: torch.Tensor) -> tuple[torch.Tensor, Terms]:
+        return losses(outputs, weights), Terms(weights, 2 * weights.requires_grad_())
+
+    def act(updater: Record) -> Any:
+        updater.tokens_per_chunk = tokens_per_chunk
+        return updater.accumulate(loss_fn, ["__score", "value"], CONTEXTS, CANDIDATES, weights=WEIGHTS)
+
+    with tiny.caller(updater=Record(act), functions={"value": Value()}) as caller:
+        expected = one_graph(caller._worker._llm)
+        [(_, terms)] = caller.update(CONTEXTS, CANDIDATES)
+        assert_same_gradients(gradients(caller._worker._llm), expected)
+    assert isinstance(terms, Terms)
+    assert terms.weight.tolist() == WEIGHTS.tolist()
+    assert terms.double.tolist() == (2 * WEIGHTS).tolist()
+    assert not terms.double.requires_grad
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])

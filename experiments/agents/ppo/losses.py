@@ -1,9 +1,60 @@
-"""The two loss terms of PPO (Schulman et al. 2017, eq. 7 and 9), one number per sample: their mean is the loss."""
+"""PPO's loss (Schulman et al. 2017, eq. 7 and 9): one number per sample, to be averaged. B samples, A candidates."""
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
+
+from experiments.agents.ppo.action_scores import entropy
+
+
+class LossTerms(NamedTuple):
+    """The terms of PPO's loss, and what is logged beside them; each (B,), or a number after `means`."""
+
+    policy_loss: Any  # clipped surrogate, to minimise
+    value_loss: Any  # clipped squared error, before its coefficient; 0 without values
+    entropy: Any  # nats
+    approx_kl: Any  # KL(old || new), nats; no gradient from here on
+    clip_fraction: Any  # 1 where the ratio lies outside 1 +- clip
+    ratio_error: Any  # |ratio - 1|
+
+    def total(self, entropy_coef: float, value_loss_coef: float = 0.0) -> Any:
+        """policy - entropy_coef * entropy + value_loss_coef * value: what PPO minimises."""
+        return self.policy_loss - entropy_coef * self.entropy + value_loss_coef * self.value_loss
+
+    def means(self) -> LossTerms:
+        """Means over the samples; of `ratio_error` the maximum."""
+        return LossTerms(*(float(term.double().mean()) for term in self[:-1]), float(self.ratio_error.max()))
+
+
+def ppo_loss(
+    log_policy: Tensor,
+    actions: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    *,
+    clip: float,
+    value_loss: Tensor | None = None,
+) -> LossTerms:
+    """The terms of PPO's loss for decisions under the policy being trained.
+
+    Args:
+        log_policy: (B, A) log-probabilities, nats; -inf where a state has fewer than A candidates.
+        actions: (B,) the taken candidates.
+        old_log_probs: (B,) of the taken candidates under the policy that collected the data.
+        advantages: (B,)
+        clip: epsilon.
+        value_loss: (B,) of `value_loss` or `broadcast_value_loss`; None where the critic learns by itself.
+    """
+    log_probs = log_policy.gather(1, actions[:, None])[:, 0]
+    policy = policy_loss(log_probs, old_log_probs, advantages, clip=clip)
+    value = torch.zeros_like(policy) if value_loss is None else value_loss
+    with torch.no_grad():
+        distance = (torch.exp(log_probs - old_log_probs) - 1).abs()
+        kl = approximate_kl(log_probs, old_log_probs)
+    return LossTerms(policy, value, entropy(log_policy), kl, (distance > clip).to(distance.dtype), distance)
 
 
 def policy_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
@@ -51,21 +102,6 @@ def broadcast_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *,
         (B,), the mean over the minibatch's targets for each sample.
     """
     return value_loss(values[:, None], old_values[None], returns[None], clip=clip).mean(dim=1)
-
-
-@torch.no_grad()
-def ratio_terms(log_probs: Tensor, old_log_probs: Tensor, *, clip: float) -> dict[str, Tensor]:
-    """What is logged of the ratio of new to old probability, each (B,).
-
-    Returns:
-        `approx_kl` (nats), `clip_fraction` (1 where the ratio lies outside 1 +- clip), `ratio_error` (|ratio - 1|).
-    """
-    distance = (torch.exp(log_probs - old_log_probs) - 1).abs()
-    return {
-        "approx_kl": approximate_kl(log_probs, old_log_probs),
-        "clip_fraction": (distance > clip).to(distance.dtype),
-        "ratio_error": distance,
-    }
 
 
 def approximate_kl(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from experiments.agents.ppo.action_scores import entropy
-from experiments.agents.ppo.losses import policy_loss, ratio_terms, value_loss
+from experiments.agents.ppo.losses import LossTerms, ppo_loss, value_loss
 from experiments.agents.ppo.rollout import Samples
 from experiments.nonfinite import can_be_taken
 
@@ -49,24 +48,15 @@ def gradient_step(
         what is logged of the step, as `BasePPOAgent` reads it.
     """
     actions, old_log_probs, old_values, advantages, returns = (row.to(values.device) for row in samples[1:-1])
-    log_probs = log_policy.gather(1, actions[:, None])[:, 0]
-    policy = policy_loss(log_probs, old_log_probs, advantages, clip=config.clip_eps).mean()
-    value = value_loss(values, old_values, returns, clip=config.clip_eps).mean()
-    entropies = entropy(log_policy).mean()
-    loss = policy - config.entropy_coef * entropies + config.value_loss_coef * value
+    value = value_loss(values, old_values, returns, clip=config.clip_eps)
+    terms = ppo_loss(log_policy, actions, old_log_probs, advantages, clip=config.clip_eps, value_loss=value)
+    mean = LossTerms(*(term.mean() for term in terms))
+    loss = mean.total(config.entropy_coef, config.value_loss_coef)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     grad_norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
     if can_be_taken(loss.item(), grad_norm.item()):
         optimizer.step()
-    ratio = ratio_terms(log_probs, old_log_probs, clip=config.clip_eps)
-    return {
-        "policy_loss": policy.item(),
-        "value_loss": value.item(),
-        "entropy": entropies.item(),
-        "approx_kl": ratio["approx_kl"].mean().item(),
-        "clip_fraction": ratio["clip_fraction"].mean().item(),
-        "ratio_error": ratio["ratio_error"].max().item(),
-        "loss": loss.item(),
-        "grad_norm": grad_norm.item(),
-    }
+    report = {name: term.item() for name, term in mean._asdict().items()}
+    ratio_error = terms.ratio_error.max().item()
+    return {**report, "ratio_error": ratio_error, "loss": loss.item(), "grad_norm": grad_norm.item()}

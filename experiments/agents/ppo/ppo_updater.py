@@ -9,15 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.agents.ppo.action_scores import entropy
 from experiments.agents.ppo.calibration import Biases
 from experiments.agents.ppo.llm_policy import VALUE, LLMPolicy
-from experiments.agents.ppo.losses import broadcast_value_loss, policy_loss, ratio_terms, value_loss
+from experiments.agents.ppo.losses import LossTerms, broadcast_value_loss, ppo_loss, value_loss
 from experiments.nonfinite import can_be_taken
 from lamorel import BaseUpdater
 
 ROWS = ("actions", "old_log_probs", "old_values", "advantages", "returns")  # per-sample tensors of a minibatch
-TERMS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "ratio_error")
 
 
 @dataclass(frozen=True)
@@ -33,16 +31,6 @@ class PPOUpdateConfig:
     value_loss_coef: float
     max_grad_norm: float
     critic_broadcast: bool
-
-
-@torch.no_grad()
-def add_terms(sums: dict[str, float], terms: dict[str, Tensor]) -> None:
-    """Add the per-sample terms (n,) of a chunk to their sums; of `ratio_error` the largest is kept."""
-    for name, term in terms.items():
-        if name == "ratio_error":
-            sums[name] = max(sums[name], float(term.max()))
-        else:
-            sums[name] += float(term.sum())
 
 
 class PPOUpdater(BaseUpdater):
@@ -77,37 +65,30 @@ class PPOUpdater(BaseUpdater):
         the step.
 
         Returns:
-            means over the share of `TERMS`, its size `samples`, the loss, and the gradient norm before clipping.
+            means over the share of `LossTerms`, its size `samples`, the loss, and the gradient norm before clipping.
         """
         rows = {name: kwargs[name][_current_batch_ids] for name in ROWS}
-        sums = dict.fromkeys(TERMS, 0.0)
         value_targets = (kwargs["old_values"], kwargs["returns"]) if self.config.critic_broadcast else None
         self.optimizer.zero_grad(set_to_none=True)
-        self.accumulate(
-            partial(self._sample_losses, sums=sums, value_targets=value_targets, biases=kwargs["biases"]),
+        _, terms = self.accumulate(
+            partial(self._sample_losses, value_targets=value_targets, biases=kwargs["biases"]),
             [*self.policy.policy_keys, VALUE],
             contexts,
             candidates,
             texts=candidates,
             **rows,
         )
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        means = {name: total / len(contexts) for name, total in sums.items() if name != "ratio_error"}
-        loss = (
-            means["policy_loss"]
-            - self.config.entropy_coef * means["entropy"]
-            + self.config.value_loss_coef * means["value_loss"]
-        )
-        if can_be_taken(loss, float(grad_norm)):
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+        means = terms.means()
+        loss = means.total(self.config.entropy_coef, self.config.value_loss_coef)
+        if can_be_taken(loss, grad_norm):
             self.optimizer.step()
-        extra = {"ratio_error": sums["ratio_error"], "loss": loss, "grad_norm": float(grad_norm)}
-        return {**means, **extra, "samples": float(len(contexts))}
+        return {**means._asdict(), "loss": loss, "grad_norm": grad_norm, "samples": float(len(contexts))}
 
     def _sample_losses(
         self,
         outputs: list[dict[str, Tensor]],
         *,
-        sums: dict[str, float],
         value_targets: tuple[Tensor, Tensor] | None,
         biases: Biases | None,
         texts: list[list[str]],
@@ -116,18 +97,14 @@ class PPOUpdater(BaseUpdater):
         old_values: Tensor,
         advantages: Tensor,
         returns: Tensor,
-    ) -> Tensor:
-        """(n,) losses of a chunk of samples; adds up what is logged."""
-        clip = self.config.clip_eps
+    ) -> tuple[Tensor, LossTerms]:
+        """Losses and terms of a chunk of samples."""
+        clip, config = self.config.clip_eps, self.config
         log_policy, values = self.policy.log_probs(outputs, texts, biases), self.policy.values(outputs)
-        log_probs = log_policy.gather(1, actions[:, None])[:, 0]
-        policy = policy_loss(log_probs, old_log_probs, advantages, clip=clip)
         if value_targets is None:
             value = value_loss(values, old_values, returns, clip=clip)
         else:
             all_old, all_returns = (targets.to(values.device) for targets in value_targets)
             value = broadcast_value_loss(values, all_old, all_returns, clip=clip)
-        entropies = entropy(log_policy)
-        terms = {"policy_loss": policy, "value_loss": value, "entropy": entropies}
-        add_terms(sums, terms | ratio_terms(log_probs, old_log_probs, clip=clip))
-        return policy - self.config.entropy_coef * entropies + self.config.value_loss_coef * value
+        terms = ppo_loss(log_policy, actions, old_log_probs, advantages, clip=clip, value_loss=value)
+        return terms.total(config.entropy_coef, config.value_loss_coef), terms

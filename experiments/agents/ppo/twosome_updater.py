@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.agents.ppo.action_scores import entropy
 from experiments.agents.ppo.calibration import Biases
 from experiments.agents.ppo.llm_policy import VALUE, LLMPolicy
-from experiments.agents.ppo.losses import policy_loss, ratio_terms, value_loss
-from experiments.agents.ppo.ppo_updater import add_terms
+from experiments.agents.ppo.losses import LossTerms, ppo_loss, value_loss
 from experiments.nonfinite import can_be_taken
 from lamorel import BaseUpdater
 
@@ -109,9 +107,8 @@ class TwosomeUpdater(BaseUpdater):
         **_: Tensor,
     ) -> dict[str, float]:
         """Back-propagate the clipped surrogate and the entropy bonus; the tensors are (n,), of the share."""
-        sums = dict.fromkeys(ACTOR_TERMS, 0.0)
-        self.accumulate(
-            partial(self._actor_losses, sums=sums, biases=biases),
+        _, terms = self.accumulate(
+            partial(self._actor_losses, biases=biases),
             self.policy.policy_keys,
             contexts,
             candidates,
@@ -120,31 +117,26 @@ class TwosomeUpdater(BaseUpdater):
             old_log_probs=old_log_probs,
             advantages=advantages,
         )
-        means = {name: total if name == "ratio_error" else total / len(contexts) for name, total in sums.items()}
+        means = terms.means()
         # One decision of all processes: each knows the divergence of its own share alone.
-        kl = float(self._llm_module.mean_over_batch(torch.tensor([means["approx_kl"]], dtype=torch.float64)))
-        loss = means["policy_loss"] - self.config.entropy_coef * means["entropy"]
-        return {**means, "loss": loss, "dropped": float(kl > self.config.target_kl)}
+        kl = float(self._llm_module.mean_over_batch(torch.tensor([means.approx_kl], dtype=torch.float64)))
+        report = {name: getattr(means, name) for name in ACTOR_TERMS}
+        return {**report, "loss": means.total(self.config.entropy_coef), "dropped": float(kl > self.config.target_kl)}
 
     def _actor_losses(
         self,
         outputs: list[dict[str, Tensor]],
         *,
-        sums: dict[str, float],
         biases: Biases | None,
         texts: list[list[str]],
         actions: Tensor,
         old_log_probs: Tensor,
         advantages: Tensor,
-    ) -> Tensor:
-        """(n,) losses of a chunk of samples; adds up what is logged."""
+    ) -> tuple[Tensor, LossTerms]:
+        """Losses and terms of a chunk of samples."""
         log_policy = self.policy.log_probs(outputs, texts, biases)
-        log_probs = log_policy.gather(1, actions[:, None])[:, 0]
-        policy = policy_loss(log_probs, old_log_probs, advantages, clip=self.config.clip_eps)
-        entropies = entropy(log_policy)
-        terms = {"policy_loss": policy, "entropy": entropies}
-        add_terms(sums, terms | ratio_terms(log_probs, old_log_probs, clip=self.config.clip_eps))
-        return policy - self.config.entropy_coef * entropies
+        terms = ppo_loss(log_policy, actions, old_log_probs, advantages, clip=self.config.clip_eps)
+        return terms.total(self.config.entropy_coef), terms
 
     def _critic_gradient(
         self,

@@ -126,7 +126,7 @@ def test_ppo_loss():
         torch.testing.assert_close(getattr(terms, name), torch.tensor(values))
     torch.testing.assert_close(terms.total(0.1, 0.5), torch.tensor([-0.4562335, 2.4306853]))
     means = terms.means()
-    assert means == pytest.approx((-0.2, 2.5, 0.6277411, 0.0472675, 0.5, 0.5))
+    assert means == pytest.approx((-0.2, 2.5, 0.6277411, 0.04726745, 0.5, 0.5))
     assert means.total(0.1, 0.5) == pytest.approx(0.9872259)
 
 

@@ -26,7 +26,8 @@ class LossTerms(NamedTuple):
 
     def means(self) -> LossTerms:
         """Means over the samples; of `ratio_error` the maximum."""
-        return LossTerms(*(float(term.double().mean()) for term in self[:-1]), float(self.ratio_error.max()))
+        means = LossTerms(*(float(term.double().mean()) for term in self))
+        return means._replace(ratio_error=float(self.ratio_error.max()))
 
 
 def ppo_loss(

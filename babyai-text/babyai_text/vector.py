@@ -9,13 +9,14 @@ import atexit
 import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from operator import index
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
-from gymnasium.vector.async_vector_env import AsyncState
+from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
 from babyai_text.options import check_choice
 from babyai_text.replay import ReplayState, SeededEpisodes
@@ -52,7 +53,7 @@ class ProcessEpisodes(AsyncVectorEnv):
         # held back until a worker ignores them: it is born with the handlers of this process
         signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
         try:
-            super().__init__([partial(_in_worker, make_one) for make_one in makers], **options)
+            super().__init__([partial(_in_worker, make_one) for make_one in makers], worker=_worker, **options)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
         atexit.register(_kill, self.processes)  # before multiprocessing's own, which would wait for a SIGTERM's effect
@@ -72,6 +73,12 @@ class ProcessEpisodes(AsyncVectorEnv):
         """Restore every environment; returns (observations, infos) of the restored states as `reset` would."""
         self.set_attr("state_for_reset", list(states))
         return self.reset()
+
+
+def _worker(*args: Any) -> None:
+    """gymnasium's worker, which prints no traceback if the process that made it has ended, as after Ctrl-C."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        _async_worker(*args)
 
 
 def make_vec_from(

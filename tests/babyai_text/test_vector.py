@@ -192,3 +192,14 @@ def test_worker_processes_leave_signals_to_their_parent_and_end_with_it():
     envs.step_async([0, 0])
     envs.close(terminate=True)
     assert [process.exitcode for process in envs.processes] == [-signal.SIGKILL] * 2
+
+
+def test_a_worker_whose_parent_is_gone_ends_without_a_traceback(capfd):
+    """As after Ctrl-C, which ends the parent between a command and its answer."""
+    envs = babyai_text.make_vec(GOTO, 1, seeds=[0], backend="process")
+    [worker], [pipe] = envs.processes, envs.parent_pipes
+    pipe.close()
+    worker.join(30)
+    assert worker.exitcode == 0
+    assert "Traceback" not in capfd.readouterr().err
+    envs.closed = True  # there is nobody left to ask

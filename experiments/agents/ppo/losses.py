@@ -26,7 +26,7 @@ class LossTerms(NamedTuple):
 
     def means(self) -> LossTerms:
         """Means over the samples; of `ratio_error` the maximum."""
-        means = LossTerms(*(float(term.double().mean()) for term in self))
+        means = LossTerms(*(float(term.cpu().double().mean()) for term in self))
         return means._replace(ratio_error=float(self.ratio_error.max()))
 
 

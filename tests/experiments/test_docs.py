@@ -22,7 +22,7 @@ from tests.experiments.conftest import ROOT
 
 WITH_COMMANDS = (
     "README.md", "configs/README.md", "experiments/README.md", "results/README.md", "docs/cloning.md",
-    "docs/reproduction.md", "docs/tables_and_figures.md",
+    "docs/reproduction.md", "docs/small_reproduction.md", "docs/tables_and_figures.md",
 )  # fmt: skip
 NOT_HYDRA = ("test_results.py", "clm_behavioral-cloning.py")
 # what "…the same overrides…" of the README stands for

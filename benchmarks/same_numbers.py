@@ -1,6 +1,6 @@
 """Whether a change of the code changes a number: short runs of every method and script, before and after.
 
-    python benchmarks/same_numbers.py record FOLDER      # with the code as it was: 6 to 10 minutes on one core
+    python benchmarks/same_numbers.py record FOLDER      # with the code as it was
     python benchmarks/same_numbers.py record OTHER       # with the changed code, on the same machine
     python benchmarks/same_numbers.py compare FOLDER OTHER
 
@@ -34,7 +34,7 @@ def heads(name: str, *more: str) -> list[str]:
     return [f"experiment={name}", model, *rl(name_experiment="heads", num_steps=1536), *more]
 
 
-# TWOSOME's baselines and DRRN: five updates
+# the baselines: five updates each
 SPM = rl(spm_path="storage/sentencepiece.model")
 DRRN = ["experiment=[demo,drrn]", *SPM, *rl(num_steps=2560)]
 SYMBOLIC = ["experiment=[demo,symbolic]", *rl(num_steps=12800)]

@@ -202,4 +202,4 @@ def test_a_worker_whose_parent_is_gone_ends_without_a_traceback(capfd):
     worker.join(30)
     assert worker.exitcode == 0
     assert "Traceback" not in capfd.readouterr().err
-    envs.closed = True  # there is nobody left to ask
+    envs.closed = True  # its only worker has ended

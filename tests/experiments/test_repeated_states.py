@@ -1,4 +1,4 @@
-"""States that come again in a rollout are decided once: the same rollout, of fewer forwards."""
+"""Repeated states of a rollout are decided once, which gives the same rollout with fewer forward passes."""
 
 import math
 from contextlib import closing
@@ -68,7 +68,7 @@ def test_the_rollout_is_that_of_deciding_every_state(small, tiny_models, method)
             assert torch.equal(getattr(found, name), getattr(other, name))
         for name in ("log_probs", "values", "last_values", "end_values", "features"):
             torch.testing.assert_close(getattr(found, name), getattr(other, name), rtol=1e-4, atol=1e-5)
-    for once, again in zip(calls, every, strict=True):  # after the update, the states are decided anew
+    for once, again in zip(calls, every, strict=True):  # two rollouts; the update between them changes the weights
         states = [state for call in once for state in call]
         assert len(states) == len(set(states))
         assert set(states) == {state for call in again for state in call}

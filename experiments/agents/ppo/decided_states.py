@@ -1,4 +1,4 @@
-"""States that come again are decided once, as long as the weights stay."""
+"""Decide repeated states once while the weights do not change."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MOST = 20_000  # states; one takes some kilobytes
 
 
 class DecidedStates:
-    """A function of states to their `Decision` that keeps what it has decided.
+    """Maps states to a `Decision` and caches the decision of each state.
 
     Args:
-        decide: the policy, which must say the same of a state whatever the other states of a call are, and whenever
-            it is asked.
+        decide: the policy; its decision for a state must not depend on the other states of a call or on earlier
+            calls.
     """
 
     def __init__(self, decide: Callable[[list[TextState]], Decision]) -> None:

@@ -48,7 +48,7 @@ class LLMPolicy:
 
     @property
     def independent_states(self) -> bool:
-        """Whether what is said of a state does not depend on the other states of a call."""
+        """Whether the outputs for a state do not depend on the other states of a call."""
         return self.frozen_critic != "last_position"
 
     @property

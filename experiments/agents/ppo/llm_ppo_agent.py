@@ -92,7 +92,7 @@ class LLMPPOAgent(BasePPOAgent):
         self._decided: DecidedStates | None = None  # of the rollout under way
 
     def collect_rollout(self) -> Rollout:
-        """Act `steps_per_env` steps in every environment; a state that comes again is not decided again."""
+        """Act `steps_per_env` steps in every environment; each distinct state is decided once."""
         self._decided = DecidedStates(self._ask) if self.policy.independent_states else None
         try:
             return super().collect_rollout()

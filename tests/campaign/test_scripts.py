@@ -118,7 +118,8 @@ def expanded(overlays):
 def test_every_overlay_has_a_script():
     used = {part for job in JOBS for part in (*selected(job), *expanded(selected(job)))}
     overlays = {path.stem for path in (ROOT / "configs/experiment").glob("*.yaml")}
-    of_no_figure = {"demo", "twosome_demo", "smollm2_food_preparation", "smollm2_goto_red_ball", "smollm2_goto_local",
+    of_no_figure = {"demo", "twosome_demo", "smollm2_food_preparation", "smollm2_goto_red_ball",
+                    "smollm2_goto_local", "smollm2_goto_local_short",
                     "paper", "twosome", "twosome_agent", "glam_agent", "vector_ppo"}  # fmt: skip
     assert overlays - used == of_no_figure
 

@@ -169,7 +169,7 @@ SELECTIONS = {
                                **{key: TWOSOME[key] for key in ("method", "score_rule", "reward_scale", "model_path",
                                                                 "model_type", "dtype", "lora", "add_bos", "epochs")}},
 }  # fmt: skip
-SMOLLM2 = {"smollm2_food_preparation", "smollm2_goto_red_ball", "smollm2_goto_local"}
+SMOLLM2 = {"smollm2_food_preparation", "smollm2_goto_red_ball", "smollm2_goto_local", "smollm2_goto_local_short"}
 ELSEWHERE = {"demo", "twosome_demo", *SMOLLM2}  # no experiments of the papers
 
 

@@ -14,7 +14,9 @@ from tests.experiments.conftest import ROOT, free_port, has_handler, script_envi
 from tests.experiments.test_training import paths_of
 
 MARK = "TEST_RUN"  # in the environment of every process of a run
-GONE_S = 90  # in which no process of a run may be left: far above what a busy machine needs, far below gloo_timeout
+GONE_S = 15  # in which no process of a run may be left after one has died
+# the same if the run is still starting: it ends once its imports are over, which take long on shared cores
+GONE_WHILE_STARTING_S = 90
 
 
 @dataclass

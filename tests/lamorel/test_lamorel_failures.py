@@ -14,7 +14,7 @@ import pytest
 from tests.lamorel.launching import Launch, lamorel_args
 
 SCRIPT = Path(__file__).with_name("troubled_jobs.py")
-DEADLINE_S = 90  # for everything to have ended after a death, on a busy machine; gloo_timeout is 1800
+DEADLINE_S = 15  # for everything to have ended after a death
 
 
 @pytest.fixture
@@ -105,8 +105,7 @@ def test_a_killed_launcher_takes_all_along(launch: Callable[..., Launch]) -> Non
     wait_until(lambda: "looping" in said(run))
     process.kill()
     lines, seconds = finish(process, run)
-    assert lines == []
-    assert seconds < DEADLINE_S
+    assert (lines, seconds < 5) == ([], True)
 
 
 @pytest.mark.slow

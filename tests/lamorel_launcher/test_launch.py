@@ -132,7 +132,7 @@ def test_accidents_on_two_machines(two_machines: list[str], tiny_models: Any, tm
     else:
         ip("-n", two_machines[0], "link", "set", _cable_of(two_machines[0]), "down")
     ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
-    assert time.monotonic() - start < 90  # not after gloo_timeout
+    assert time.monotonic() - start < 15
     lines = [errors.splitlines() for _, errors, _ in ended]
     assert ended[0][2] != 0
     assert len(lines[0]) == 1, lines
